@@ -1,0 +1,13 @@
+drop function pgqueue.enqueue_many(jsonb);
+drop function pgqueue.enqueue;
+drop trigger wake_for_new_jobs on pgqueue.job;
+drop function pgqueue.wake_for_new_jobs();
+drop function pgqueue.wake(text, timestamptz);
+drop function pgqueue.check_room(text, bigint, bigint);
+drop function pgqueue.fault_of;
+drop function pgqueue.check_duration(text, interval, boolean);
+drop function pgqueue.reject(text);
+create or replace function pgqueue.schema_version() returns integer
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select 1 $$;

@@ -1,0 +1,252 @@
+-- Ways in, and the gate that wakes sleepers.
+
+-- Who calls it: every function that finds bad input. A message names the value, then after a colon the cure.
+create function pgqueue.reject(message text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception using errcode = 'PQ422', message = reject.message;
+end
+$$;
+comment on function pgqueue.reject(text) is 'Raises PQ422: bad input.';
+
+-- A duration that a caller gave: null where nothing is wrong with it.
+create function pgqueue.check_duration(name text, duration interval, zero_allowed boolean) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if duration < interval '0' or duration = interval '0' and not zero_allowed or duration > interval '100 years' then
+        perform pgqueue.reject(
+            format('%s is %s: give a duration %s 0 and up to 100 years, such as ''30 s''', name, duration,
+                   case when zero_allowed then 'of at least' else 'above' end));
+    end if;
+end
+$$;
+comment on function pgqueue.check_duration(text, interval, boolean) is 'Refuses a negative, endless or (unless allowed) zero duration.';
+
+-- Says what is wrong with a new job, or null. Called by both ways to enqueue, once per job.
+create function pgqueue.fault_of(
+    task text, args jsonb, queue text, priority integer, delay interval, run_at timestamptz,
+    unique_key text, max_failures integer, timeout interval, headers jsonb) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select case
+        when task is null or task = '' then 'task is empty: name the task to run'
+        when length(task) > 500 then format('task has %s characters: at most 500 fit', length(task))
+        when queue = '' then 'queue is empty: name a queue, such as ''default'''
+        when length(queue) > 200 then format('queue has %s characters: at most 200 fit', length(queue))
+        when jsonb_typeof(args) <> 'object'
+            then format('args is a JSON %s: give an object, such as {"user_id": 7}', jsonb_typeof(args))
+        when jsonb_typeof(headers) <> 'object'
+            then format('headers is a JSON %s: give an object, such as {"trace": "a1"}', jsonb_typeof(headers))
+        when priority not between -32768 and 32767
+            then format('priority is %s: give a whole number from -32768 (first) to 32767 (last)', priority)
+        when delay is not null and run_at is not null then 'delay and run_at are both given: give one of them'
+        when delay < interval '0' or delay > interval '100 years'
+            then format('delay is %s: give a duration from 0 to 100 years', delay)
+        when not isfinite(run_at) then format('run_at is %s: give a date', run_at)
+        when max_failures < 0 then format('max_failures is %s: give 0 (bury at once) or more', max_failures)
+        when timeout <= interval '0' then format('timeout is %s: give a duration above 0, or null for none', timeout)
+        when unique_key = '' then 'unique_key is empty: give a key, or null for none'
+        when octet_length(unique_key) > 2000
+            then format('unique_key has %s bytes: at most 2000 fit; hash it', octet_length(unique_key))
+    end
+$$;
+comment on function pgqueue.fault_of is 'What is wrong with a new job, and the cure; null where nothing is.';
+
+-- What a queue's own settings forbid: arguments too large (PQ422), too many waiting jobs (PQ429).
+-- The count is taken without a lock, so concurrent producers may overshoot max_waiting by what they are adding.
+create function pgqueue.check_room(queue text, largest_args bigint, new_jobs bigint) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    max_bytes integer;
+    max_jobs  integer;
+    waiting   bigint;
+begin
+    select q.max_args_bytes, q.max_waiting into max_bytes, max_jobs
+      from pgqueue.queue q where q.name = check_room.queue;
+    max_bytes := coalesce(max_bytes, 1048576);
+    if largest_args > max_bytes then
+        perform pgqueue.reject(
+            format('args has %s bytes and queue "%s" takes at most %s: store the data elsewhere and pass its key, '
+                   'or raise pgqueue.queue.max_args_bytes', largest_args, check_room.queue, max_bytes));
+    end if;
+    if max_jobs is not null then
+        select count(*) into waiting
+          from (select from pgqueue.job j
+                 where j.queue = check_room.queue and j.state = 'ready'
+                 limit max_jobs) w;
+        if waiting + new_jobs > max_jobs then
+            raise exception using errcode = 'PQ429',
+                message = format('queue "%s" is full, %s of at most %s jobs wait: try again later, start more workers, '
+                                 'or raise pgqueue.queue.max_waiting', check_room.queue, waiting, max_jobs);
+        end if;
+    end if;
+end
+$$;
+comment on function pgqueue.check_room(text, bigint, bigint) is 'Refuses what the settings of a queue forbid.';
+
+-- Wakes the sleepers of one queue, if one is asleep that does not look again by itself in time.
+-- A NOTIFY takes one cluster-wide lock through commit, so it is sent only when somebody needs it.
+create function pgqueue.wake(queue text, run_at timestamptz) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    if exists (select from pgqueue.asleep a where a.queue = wake.queue and a.next_run_at > wake.run_at) then
+        perform pg_notify('pgqueue', wake.queue);
+    end if;
+end
+$$;
+comment on function pgqueue.wake(text, timestamptz) is 'NOTIFY pgqueue with the queue''s name, if a sleeper needs it.';
+
+-- Holds for every way in: functions, plain INSERT and COPY.
+create function pgqueue.wake_for_new_jobs() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if exists (select from pgqueue.asleep) then
+        perform pgqueue.wake(n.queue, min(n.run_at)) from new_jobs n where n.state = 'ready' group by n.queue;
+    end if;
+    return null;
+end
+$$;
+comment on function pgqueue.wake_for_new_jobs() is 'Statement trigger on job: the gated wake-up.';
+
+create trigger wake_for_new_jobs after insert on pgqueue.job
+    referencing new table as new_jobs
+    for each statement execute function pgqueue.wake_for_new_jobs();
+
+-- Who calls it: applications, inside their own transaction. Past run_at counts as now, so that no job lands below
+-- the position that workers have already reached. With a unique_key that a live job has, returns that job's id.
+create function pgqueue.enqueue(
+    task text, args jsonb default '{}', queue text default 'default', priority integer default 0,
+    delay interval default null, run_at timestamptz default null, unique_key text default null,
+    max_failures integer default null, timeout interval default null, headers jsonb default '{}') returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    fault  text := pgqueue.fault_of(task, args, queue, priority, delay, run_at, unique_key, max_failures, timeout, headers);
+    job_id bigint;
+begin
+    if fault is not null then
+        perform pgqueue.reject(fault);
+    end if;
+    perform pgqueue.check_room(coalesce(enqueue.queue, 'default'), octet_length(enqueue.args::text), 1);
+    -- A conflicting insert waits for the other transaction: if that rolls back, ours goes in. The loop turns only
+    -- where the other job ended between the two statements.
+    loop
+        insert into pgqueue.job as j (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout,
+                                      unique_key)
+        values (coalesce(enqueue.queue, 'default'), enqueue.task, coalesce(enqueue.args, '{}'),
+                coalesce(enqueue.headers, '{}'), coalesce(enqueue.priority, 0),
+                greatest(moment, coalesce(enqueue.run_at, moment + coalesce(enqueue.delay, interval '0'))), moment,
+                coalesce(enqueue.max_failures, 25), enqueue.timeout, enqueue.unique_key)
+        on conflict (unique_key) where unique_key is not null do nothing
+        returning j.id into job_id;
+        if found then
+            return job_id;
+        end if;
+        select j.id into job_id from pgqueue.job j where j.unique_key = enqueue.unique_key;
+        if found then
+            return job_id;
+        end if;
+    end loop;
+end
+$$;
+comment on function pgqueue.enqueue is 'Adds a job in the caller''s transaction; returns its id.';
+
+-- One statement for all jobs without a unique key. Those with one go singly, in the order of their keys, so that two
+-- callers with the same keys cannot deadlock. Ids come back in the order of the array.
+create function pgqueue.enqueue_many(jobs jsonb) returns setof bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    ids    bigint[];
+    r      record;
+begin
+    if jsonb_typeof(jobs) is distinct from 'array' then
+        perform pgqueue.reject(format('jobs is a JSON %s: give an array of objects, such as [{"task": "send"}]',
+                                      coalesce(jsonb_typeof(jobs), 'null')));
+    end if;
+    select e.position, coalesce('has the unknown key "' || k.key || '"', 'is a JSON ' || jsonb_typeof(e.job)) as wrong into r
+      from jsonb_array_elements(jobs) with ordinality as e(job, position)
+      left join lateral jsonb_object_keys(case when jsonb_typeof(e.job) = 'object' then e.job else '{}' end) as k(key) on true
+     where jsonb_typeof(e.job) <> 'object'
+        or k.key <> all ('{task,args,queue,priority,delay,run_at,unique_key,max_failures,timeout,headers}')
+     limit 1;
+    if found then
+        perform pgqueue.reject(
+            format('job %s of the array %s: give an object with the keys task, args, queue, priority, delay, run_at, '
+                   'unique_key, max_failures, timeout, headers', r.position, r.wrong));
+    end if;
+    begin
+        select e.position, f.fault into r
+          from jsonb_array_elements(jobs) with ordinality as e(job, position),
+               jsonb_to_record(e.job) as j(task text, args jsonb, queue text, priority integer, delay interval,
+                   run_at timestamptz, unique_key text, max_failures integer, timeout interval, headers jsonb),
+               pgqueue.fault_of(j.task, j.args, j.queue, j.priority, j.delay, j.run_at, j.unique_key, j.max_failures,
+                                j.timeout, j.headers) as f(fault)
+         where f.fault is not null
+         order by e.position
+         limit 1;
+    exception when data_exception then
+        perform pgqueue.reject(sqlerrm || ': give values of the types that pgqueue.enqueue takes');
+    end;
+    if r.fault is not null then
+        perform pgqueue.reject(format('in job %s of the array, %s', r.position, r.fault));
+    end if;
+    perform pgqueue.check_room(coalesce(e.job ->> 'queue', 'default'), max(octet_length(e.job ->> 'args')), count(*))
+       from jsonb_array_elements(jobs) as e(job)
+      group by coalesce(e.job ->> 'queue', 'default');
+
+    select array_agg(case when e.job ->> 'unique_key' is null
+                          then nextval(pg_get_serial_sequence('pgqueue.job', 'id')) end order by e.position)
+      into ids
+      from jsonb_array_elements(jobs) with ordinality as e(job, position);
+
+    insert into pgqueue.job (id, queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout)
+    select ids[e.position], coalesce(j.queue, 'default'), j.task, coalesce(j.args, '{}'), coalesce(j.headers, '{}'),
+           coalesce(j.priority, 0),
+           greatest(moment, coalesce(j.run_at, moment + coalesce(j.delay, interval '0'))), moment,
+           coalesce(j.max_failures, 25), j.timeout
+      from jsonb_array_elements(jobs) with ordinality as e(job, position),
+           jsonb_to_record(e.job) as j(task text, args jsonb, queue text, priority integer, delay interval,
+               run_at timestamptz, max_failures integer, timeout interval, headers jsonb)
+     where ids[e.position] is not null
+     order by e.position;
+
+    for r in
+        select e.position, j.*
+          from jsonb_array_elements(jobs) with ordinality as e(job, position),
+               jsonb_to_record(e.job) as j(task text, args jsonb, queue text, priority integer, delay interval,
+                   run_at timestamptz, unique_key text, max_failures integer, timeout interval, headers jsonb)
+         where j.unique_key is not null
+         order by j.unique_key, e.position
+    loop
+        ids[r.position] := pgqueue.enqueue(r.task, r.args, r.queue, r.priority, r.delay, r.run_at, r.unique_key,
+                                           r.max_failures, r.timeout, r.headers);
+    end loop;
+    return query select * from unnest(ids);
+end
+$$;
+comment on function pgqueue.enqueue_many(jsonb) is 'Adds an array of jobs, objects with the keys of enqueue; returns their ids in order.';
+
+create or replace function pgqueue.schema_version() returns integer
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select 2 $$;

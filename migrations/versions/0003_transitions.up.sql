@@ -1,0 +1,298 @@
+-- Moves out of running, fenced by (id, attempt).
+-- Locks are taken in one order everywhere: job first, then its lease. Whoever holds a lease row and wants its jobs
+-- (the reaper) skips locked jobs instead of waiting. Planner settings are pinned: a move goes by primary key,
+-- whatever the statistics say.
+
+-- Raises PQ409 where the job exists and PQ404 where it does not. Called once a move has found nothing to move.
+create function pgqueue.refuse(id bigint, verb text, attempt integer default null) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    live pgqueue.job;
+    over text;
+begin
+    select j.* into live from pgqueue.job j where j.id = refuse.id;
+    if live.state = 'running' and live.attempt is distinct from refuse.attempt then
+        raise exception using errcode = 'PQ409', message = format(
+            'cannot %s job %s as attempt %s, attempt %s holds it: drop this result, the newer attempt''s stands',
+            verb, refuse.id, coalesce(refuse.attempt::text, 'null'), live.attempt);
+    elsif live.id is not null then
+        raise exception using errcode = 'PQ409', message = format(
+            'cannot %s job %s, it is %s: look at it with pgqueue job %s', verb, refuse.id, live.state, refuse.id);
+    elsif exists (select from pgqueue.dead_letter d where d.id = refuse.id) then
+        raise exception using errcode = 'PQ409', message = format(
+            'cannot %s job %s, it is buried: pgqueue kick %s makes it ready again', verb, refuse.id, refuse.id);
+    end if;
+    select h.state into over from pgqueue.job_history h where h.id = refuse.id limit 1;
+    if over is not null then
+        raise exception using errcode = 'PQ409', message = format(
+            'cannot %s job %s, it has already %s: nothing is left to do', verb, refuse.id,
+            case over when 'cancelled' then 'been cancelled' else over end);
+    end if;
+    raise exception using errcode = 'PQ404', message = format(
+        'cannot %s job %s, there is no such job: it was never committed, or its history has been dropped', verb, refuse.id);
+end
+$$;
+comment on function pgqueue.refuse(bigint, text, integer) is 'Raises PQ409 or PQ404 with the reason.';
+
+-- Writes how an attempt ended, and drops the lease if it held this job alone. A batch's lease is dropped by its
+-- worker, or by the reaper once it has run out.
+create function pgqueue.end_attempt(job pgqueue.job, outcome text, error jsonb, moment timestamptz) returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    held pgqueue.lease;
+begin
+    select l.* into held from pgqueue.lease l where l.id = (job).lease_id;
+    insert into pgqueue.attempt (job_id, attempt, outcome, worker, started_at, finished_at, error)
+    values ((job).id, (job).attempt, outcome, coalesce(held.worker, 'unknown'), coalesce(held.claimed_at, moment), moment,
+            error);
+    delete from pgqueue.lease l where l.id = held.id and l.job_ids = array[(job).id];
+    return held.worker;
+end
+$$;
+comment on function pgqueue.end_attempt is 'Records how an attempt ended; returns the worker''s name.';
+
+create function pgqueue.archive(job pgqueue.job, state text, result jsonb, reason text, worker text, moment timestamptz)
+    returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+    insert into pgqueue.job_history (id, run_at, enqueued_at, finished_at, attempt, failures, losses, priority, state,
+                                     queue, task, args, headers, result, reason, worker)
+    values ((job).id, (job).run_at, (job).enqueued_at, moment, (job).attempt, (job).failures, (job).losses,
+            (job).priority, state, (job).queue, (job).task, (job).args, (job).headers, result, reason, worker)
+$$;
+comment on function pgqueue.archive is 'Puts a job that has left pgqueue.job into history.';
+
+create function pgqueue.entomb(job pgqueue.job, reason text, error jsonb, buried_by text, moment timestamptz) returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+    insert into pgqueue.dead_letter (id, run_at, enqueued_at, buried_at, attempt, failures, losses, max_failures,
+                                     max_losses, priority, queue, task, args, headers, timeout, unique_key, reason,
+                                     error, buried_by)
+    values ((job).id, (job).run_at, (job).enqueued_at, moment, (job).attempt, (job).failures, (job).losses,
+            (job).max_failures, (job).max_losses, (job).priority, (job).queue, (job).task, (job).args, (job).headers,
+            (job).timeout, (job).unique_key, reason, error, buried_by)
+$$;
+comment on function pgqueue.entomb is 'Puts a job that has left pgqueue.job into dead_letter.';
+
+-- Delay before the n-th retry, n from 0: n^4 + 15 s and up to 10 s x (n + 1) of jitter, so that jobs that failed
+-- together do not return together. Without jitter the 25 default retries span 1,763,395 s, 20.4 days.
+create function pgqueue.backoff(retry integer) returns interval
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$ select make_interval(secs => power(retry, 4) + 15 + random() * 10 * (retry + 1)) $$;
+comment on function pgqueue.backoff(integer) is 'Delay before the n-th retry, n from 0.';
+
+create function pgqueue.complete(id bigint, attempt integer, result jsonb default null) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    gone   pgqueue.job;
+begin
+    delete from pgqueue.job j
+     where j.id = complete.id and j.attempt = complete.attempt and j.state = 'running'
+    returning j.* into gone;
+    if not found then
+        perform pgqueue.refuse(complete.id, 'complete', complete.attempt);
+    end if;
+    perform pgqueue.archive(gone, 'succeeded', complete.result, null,
+                            pgqueue.end_attempt(gone, 'succeeded', null, moment), moment);
+end
+$$;
+comment on function pgqueue.complete(bigint, integer, jsonb) is 'A worker has done the job; PQ409 if it no longer holds it.';
+
+-- Who calls it: pgqueue's own worker, for a batch. One job that is no longer held must not undo the others, so
+-- refused ids are returned, not raised. The leases are those that the worker believes to be empty by now.
+create function pgqueue.complete_many(ids bigint[], attempts integer[], results jsonb[], leases bigint[]) returns setof bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+begin
+    return query
+    with done as materialized (
+        select d.id, d.attempt, d.result from unnest(ids, attempts, results) as d(id, attempt, result)
+    ), gone as (
+        delete from pgqueue.job j using done d
+         where j.id = d.id and j.attempt = d.attempt and j.state = 'running'
+        returning j.*, d.result
+    ), held as (
+        select g.*, l.worker, l.claimed_at from gone g left join pgqueue.lease l on l.id = g.lease_id
+    ), ended as (
+        insert into pgqueue.attempt (job_id, attempt, outcome, worker, started_at, finished_at)
+        select h.id, h.attempt, 'succeeded', coalesce(h.worker, 'unknown'), coalesce(h.claimed_at, moment), moment from held h
+    ), archived as (
+        insert into pgqueue.job_history (id, run_at, enqueued_at, finished_at, attempt, failures, losses, priority,
+                                         state, queue, task, args, headers, result, worker)
+        select h.id, h.run_at, h.enqueued_at, moment, h.attempt, h.failures, h.losses, h.priority,
+               'succeeded', h.queue, h.task, h.args, h.headers, h.result, h.worker from held h
+    )
+    select d.id from done d where not exists (select from gone g where g.id = d.id);
+    perform pgqueue.drop_leases(leases);
+end
+$$;
+comment on function pgqueue.complete_many is 'Completes a batch; returns the ids that were refused.';
+
+-- Drops those leases that hold no job any more. A locked one is being extended or reaped: leave it to whoever has it.
+create function pgqueue.drop_leases(leases bigint[]) returns void
+language sql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+    with empty as materialized (
+        select l.id from pgqueue.lease l
+         where l.id = any (leases)
+           and not exists (select from pgqueue.job j where j.id = any (l.job_ids) and j.lease_id = l.id)
+           for update skip locked)
+    delete from pgqueue.lease l using empty e where l.id = e.id
+$$;
+comment on function pgqueue.drop_leases(bigint[]) is 'Drops leases that hold no job any more.';
+
+-- A cancelled job that fails, is released or is lost goes to history, not back to ready. Ends the attempt either way.
+create function pgqueue.settle_cancelled(job pgqueue.job, outcome text, error jsonb, moment timestamptz) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    delete from pgqueue.job j where j.id = (job).id;
+    perform pgqueue.archive(job, 'cancelled', null, (job).cancel_reason,
+                            pgqueue.end_attempt(job, outcome, error, moment), moment);
+end
+$$;
+comment on function pgqueue.settle_cancelled is 'Moves a running job whose cancellation was asked for into history.';
+
+-- error: {"class", "message", "traceback"}, all text, and "timed_out": true where the job outran its timeout.
+create function pgqueue.fail(id bigint, attempt integer, error jsonb, retry_in interval default null) returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    moment  timestamptz := pgqueue.clock();
+    held    pgqueue.job;
+    outcome text := case when error @> '{"timed_out": true}' then 'timed_out' else 'failed' end;
+begin
+    perform pgqueue.check_duration('retry_in', retry_in, true);
+    select j.* into held from pgqueue.job j
+     where j.id = fail.id and j.attempt = fail.attempt and j.state = 'running'
+       for update;
+    if not found then
+        perform pgqueue.refuse(fail.id, 'fail', fail.attempt);
+    end if;
+    held.failures := held.failures + 1;
+    if held.cancel_requested_at is not null then
+        perform pgqueue.settle_cancelled(held, outcome, error, moment);
+        return 'cancelled';
+    elsif held.failures > held.max_failures then
+        delete from pgqueue.job j where j.id = held.id;
+        perform pgqueue.entomb(held, format('failed %s times, at most %s are retried', held.failures, held.max_failures),
+                               error, pgqueue.end_attempt(held, outcome, error, moment), moment);
+        return 'buried';
+    end if;
+    held.run_at := moment + coalesce(retry_in, pgqueue.backoff(held.failures - 1));
+    update pgqueue.job j
+       set state = 'ready', run_at = held.run_at, failures = held.failures, lease_id = null
+     where j.id = held.id;
+    perform pgqueue.end_attempt(held, outcome, error, moment);
+    perform pgqueue.wake(held.queue, held.run_at);
+    return 'ready';
+end
+$$;
+comment on function pgqueue.fail is 'A worker failed: the job is retried (ready), buried, or cancelled where that was asked for.';
+
+create function pgqueue.release(id bigint, attempt integer, delay interval default '0', priority integer default null)
+    returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    held   pgqueue.job;
+begin
+    perform pgqueue.check_duration('delay', release.delay, true);
+    if release.priority not between -32768 and 32767 then
+        perform pgqueue.reject(format('priority is %s: give a whole number from -32768 (first) to 32767 (last)',
+                                      release.priority));
+    end if;
+    select j.* into held from pgqueue.job j
+     where j.id = release.id and j.attempt = release.attempt and j.state = 'running'
+       for update;
+    if not found then
+        perform pgqueue.refuse(release.id, 'release', release.attempt);
+    end if;
+    if held.cancel_requested_at is not null then
+        perform pgqueue.settle_cancelled(held, 'cancelled', null, moment);
+        return;
+    end if;
+    held.run_at := moment + coalesce(release.delay, interval '0');
+    update pgqueue.job j
+       set state = 'ready', run_at = held.run_at, lease_id = null,
+           priority = coalesce(release.priority, held.priority)
+     where j.id = held.id;
+    perform pgqueue.end_attempt(held, 'released', null, moment);
+    perform pgqueue.wake(held.queue, held.run_at);
+end
+$$;
+comment on function pgqueue.release is 'A worker gives a job back unharmed; counts as no failure.';
+
+-- A worker with its attempt, an operator without. An operator may bury a running job too: its worker is then refused.
+create function pgqueue.bury(id bigint, attempt integer default null, reason text default null,
+                             error jsonb default null) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    gone   pgqueue.job;
+    actor  text := session_user;
+    wanted text := coalesce(bury.reason, case when bury.attempt is null then 'by an operator' else 'by its worker' end);
+begin
+    delete from pgqueue.job j
+     where j.id = bury.id and (bury.attempt is null or j.attempt = bury.attempt and j.state = 'running')
+    returning j.* into gone;
+    if not found then
+        perform pgqueue.refuse(bury.id, 'bury', bury.attempt);
+    end if;
+    if bury.attempt is not null then
+        gone.failures := gone.failures + 1;
+        actor := pgqueue.end_attempt(gone, 'failed', coalesce(error, jsonb_build_object('message', wanted)), moment);
+    else
+        if gone.state = 'running' then
+            perform pgqueue.end_attempt(gone, 'cancelled', jsonb_build_object('message', 'buried: ' || wanted), moment);
+        end if;
+        perform pgqueue.note('bury', gone.queue, gone.id, jsonb_build_object('reason', wanted));
+    end if;
+    perform pgqueue.entomb(gone, wanted, error, actor, moment);
+end
+$$;
+comment on function pgqueue.bury is 'Sets a job aside for a human, with the error that its worker met.';
+
+create or replace function pgqueue.schema_version() returns integer
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select 3 $$;

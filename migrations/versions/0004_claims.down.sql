@@ -1,0 +1,15 @@
+drop function pgqueue.wake_up(text);
+drop function pgqueue.fall_asleep(text, text[]);
+drop function pgqueue.next_due(text, timestamptz);
+drop function pgqueue.reap(integer);
+drop function pgqueue.check_held(bigint[], integer[]);
+drop function pgqueue.keep_leases(bigint[], interval);
+drop function pgqueue.extend(bigint, integer, interval);
+drop function pgqueue.claim;
+drop function pgqueue.claim_from;
+drop type pgqueue.claimed_with_lease;
+drop type pgqueue.claimed;
+create or replace function pgqueue.schema_version() returns integer
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select 3 $$;

@@ -1,0 +1,321 @@
+-- The way into running, the lease that guards it, and the way back when a worker goes silent.
+
+create type pgqueue.claimed as (
+    id bigint, attempt integer, task text, args jsonb, headers jsonb, queue text, priority integer,
+    run_at timestamptz, enqueued_at timestamptz, failures integer, losses integer, timeout interval,
+    lease_expires_at timestamptz);
+comment on type pgqueue.claimed is 'What claim returns: a job and the attempt that now holds it.';
+
+create type pgqueue.claimed_with_lease as (
+    id bigint, attempt integer, task text, args jsonb, headers jsonb, queue text, priority integer,
+    run_at timestamptz, enqueued_at timestamptz, failures integer, losses integer, timeout interval,
+    lease_expires_at timestamptz, lease_id bigint);
+comment on type pgqueue.claimed_with_lease is 'What claim_from returns: the lease is what its worker extends.';
+
+-- Claims from one queue. With marks (three arrays, one entry a priority) the scan of each of these priorities starts
+-- at its mark, the last claimed position: dead index entries before it, which pile up while some transaction holds
+-- its snapshot open, are never read again. Without marks it is the sweep: every priority that has jobs, each from
+-- its start. It finds what landed below the marks, and new priorities. docs/decisions/0002 has the measurements.
+-- Literal state, a materialised SKIP LOCKED subquery, pinned planner settings: the plan must not move.
+create function pgqueue.claim_from(
+    queue text, max_jobs integer, lease interval, worker text,
+    priorities smallint[] default null, run_ats timestamptz[] default null, ids bigint[] default null)
+    returns setof pgqueue.claimed_with_lease
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+set jit = off
+rows 100
+as $$
+#variable_conflict use_column
+declare
+    moment      timestamptz := pgqueue.clock();
+    wanted      integer := max_jobs;
+    found_jobs  integer;
+    at_priority smallint;
+    mark_run_at timestamptz := '-infinity';
+    mark_id     bigint := 0;
+    turn        integer := 0;
+    new_lease   bigint;
+begin
+    if exists (select from pgqueue.queue q where q.name = claim_from.queue and q.paused_until > moment) then
+        return;
+    end if;
+    while wanted > 0 loop
+        if priorities is not null then
+            turn := turn + 1;
+            exit when turn > cardinality(priorities);
+            at_priority := priorities[turn];
+            mark_run_at := run_ats[turn];
+            mark_id := claim_from.ids[turn];
+        else
+            select j.priority into at_priority from pgqueue.job j
+             where j.queue = claim_from.queue and j.state = 'ready'
+               and j.priority > coalesce(at_priority, -32769)
+             order by j.queue, j.priority, j.run_at, j.id
+             limit 1;
+            exit when not found;
+        end if;
+        new_lease := nextval('pgqueue.lease_id_seq');
+        return query
+        with picked as materialized (
+            select j.id from pgqueue.job j
+             where j.queue = claim_from.queue and j.priority = at_priority and j.state = 'ready'
+               and (j.run_at, j.id) >= (mark_run_at, mark_id)
+               and j.run_at <= moment
+             order by j.queue, j.priority, j.run_at, j.id
+             limit wanted
+               for update skip locked
+        ), moved as (
+            update pgqueue.job j
+               set state = 'running', attempt = j.attempt + 1, lease_id = new_lease
+              from picked p
+             where j.id = p.id
+            returning j.*
+        ), leased as (
+            insert into pgqueue.lease (id, worker, claimed_at, expires_at, job_ids)
+            select new_lease, claim_from.worker, moment, moment + claim_from.lease, array_agg(m.id) from moved m
+            having count(*) > 0
+        )
+        select m.id, m.attempt, m.task, m.args, m.headers, m.queue, m.priority::integer, m.run_at, m.enqueued_at,
+               m.failures, m.losses, m.timeout, moment + claim_from.lease, new_lease
+          from moved m
+         order by m.run_at, m.id;
+        get diagnostics found_jobs = row_count;
+        wanted := wanted - found_jobs;
+    end loop;
+end
+$$;
+comment on function pgqueue.claim_from is 'What pgqueue''s own worker calls: a claim that starts at marks, or sweeps.';
+
+-- Who calls it: any program, in any language. Needs no reaper: where it comes back short, it reaps before it looks again.
+create function pgqueue.claim(queue text default 'default', max_jobs integer default 1, lease interval default '30 s',
+                              worker text default null) returns setof pgqueue.claimed
+language plpgsql
+set search_path = pg_catalog, pg_temp
+rows 100
+as $$
+#variable_conflict use_column
+declare
+    holder     text := coalesce(claim.worker, 'backend ' || pg_backend_pid());
+    found_jobs integer;
+begin
+    perform pgqueue.check_duration('lease', coalesce(lease, interval '0'), false);
+    if max_jobs is null or max_jobs < 1 then
+        perform pgqueue.reject(format('max_jobs is %s: give a whole number of at least 1', coalesce(max_jobs::text, 'null')));
+    end if;
+    if coalesce(queue, '') = '' then
+        perform pgqueue.reject('queue is empty: name a queue, such as ''default''');
+    end if;
+    return query
+    select c.id, c.attempt, c.task, c.args, c.headers, c.queue, c.priority, c.run_at, c.enqueued_at, c.failures,
+           c.losses, c.timeout, c.lease_expires_at
+      from pgqueue.claim_from(claim.queue, max_jobs, lease, holder) c;
+    get diagnostics found_jobs = row_count;
+    if found_jobs < max_jobs and pgqueue.reap() > 0 then
+        return query
+        select c.id, c.attempt, c.task, c.args, c.headers, c.queue, c.priority, c.run_at, c.enqueued_at, c.failures,
+               c.losses, c.timeout, c.lease_expires_at
+          from pgqueue.claim_from(claim.queue, max_jobs - found_jobs, lease, holder) c;
+    end if;
+end
+$$;
+comment on function pgqueue.claim is 'Takes up to max_jobs ready jobs, most urgent first, under a lease; each row is one attempt.';
+
+-- A job of a batch gets a lease row of its own, so that the rest of the batch keeps its expiry.
+create function pgqueue.extend(id bigint, attempt integer, lease interval default '30 s') returns timestamptz
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    held   pgqueue.job;
+begin
+    perform pgqueue.check_duration('lease', coalesce(extend.lease, interval '0'), false);
+    select j.* into held from pgqueue.job j
+     where j.id = extend.id and j.attempt = extend.attempt and j.state = 'running'
+       for update;
+    if not found then
+        perform pgqueue.refuse(extend.id, 'extend', extend.attempt);
+    end if;
+    update pgqueue.lease l set expires_at = moment + extend.lease
+     where l.id = held.lease_id and l.job_ids = array[held.id];
+    if not found then
+        with own as (
+            insert into pgqueue.lease (worker, claimed_at, expires_at, job_ids)
+            select l.worker, l.claimed_at, moment + extend.lease, array[held.id]
+              from pgqueue.lease l where l.id = held.lease_id
+            returning id)
+        update pgqueue.job j set lease_id = own.id from own where j.id = held.id;
+    end if;
+    return moment + extend.lease;
+end
+$$;
+comment on function pgqueue.extend(bigint, integer, interval) is 'The lease of one job ends this long from now; returns when.';
+
+-- Who calls it: the lease keeper of a worker, for whole batches. Returns the leases that still stand; what is missing
+-- has been reaped and its jobs belong to others.
+create function pgqueue.keep_leases(ids bigint[], lease interval) returns setof bigint
+language sql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+    with held as materialized (
+        select l.id from pgqueue.lease l where l.id = any (ids) order by l.id for update)
+    update pgqueue.lease l set expires_at = pgqueue.clock() + keep_leases.lease
+      from held h where l.id = h.id
+    returning l.id
+$$;
+comment on function pgqueue.keep_leases(bigint[], interval) is 'Extends batches; returns those that still stand.';
+
+-- Of the jobs that a worker believes to run: which it has lost, and which are to be cancelled.
+create function pgqueue.check_held(ids bigint[], attempts integer[])
+    returns table (id bigint, attempt integer, verdict text)
+language sql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+    select h.id, h.attempt, case when j.id is null then 'lost' else 'cancel' end
+      from unnest(ids, attempts) as h(id, attempt)
+      left join pgqueue.job j on j.id = h.id and j.attempt = h.attempt and j.state = 'running'
+     where j.id is null or j.cancel_requested_at is not null
+$$;
+comment on function pgqueue.check_held(bigint[], integer[]) is 'Which of these attempts are lost, or to be cancelled.';
+
+-- Who calls it: any worker, every second or so, and claim. A lease that somebody extends is skipped, and a job that
+-- somebody is settling too: its lease then stays for the next reap. No index on expires_at: it would be paid at
+-- every claim and every heartbeat, and leases are few.
+create function pgqueue.reap(max_jobs integer default 1000) returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    leases bigint[];
+    lost   pgqueue.job;
+    reaped integer := 0;
+begin
+    if max_jobs is null or max_jobs < 1 then
+        perform pgqueue.reject(format('max_jobs is %s: give a whole number of at least 1', coalesce(max_jobs::text, 'null')));
+    end if;
+    select array_agg(e.id) into leases
+      from (select l.id from pgqueue.lease l
+             where l.expires_at <= moment
+             order by l.expires_at
+             limit max_jobs
+               for update skip locked) e;
+    if leases is null then
+        return 0;
+    end if;
+    for lost in
+        select j.* from pgqueue.lease l
+         cross join lateral unnest(l.job_ids) as member(id)
+          join pgqueue.job j on j.id = member.id and j.lease_id = l.id and j.state = 'running'
+         where l.id = any (leases)
+         limit max_jobs
+           for update of j skip locked
+    loop
+        lost.losses := lost.losses + 1;
+        if lost.cancel_requested_at is not null then
+            perform pgqueue.settle_cancelled(lost, 'lost', null, moment);
+        elsif lost.losses > lost.max_losses then
+            delete from pgqueue.job j where j.id = lost.id;
+            perform pgqueue.entomb(
+                lost, format('lost %s times, at most %s are forgiven', lost.losses, lost.max_losses), null,
+                pgqueue.end_attempt(lost, 'lost', null, moment), moment);
+        else
+            update pgqueue.job j set state = 'ready', run_at = moment, losses = lost.losses, lease_id = null
+             where j.id = lost.id;
+            perform pgqueue.end_attempt(lost, 'lost', null, moment);
+            perform pgqueue.wake(lost.queue, moment);
+        end if;
+        reaped := reaped + 1;
+    end loop;
+    perform pgqueue.drop_leases(leases);
+    return reaped;
+end
+$$;
+comment on function pgqueue.reap(integer) is 'Takes back the jobs of expired leases: ready again at once, or buried; returns how many.';
+
+-- The next future run_at of a queue, priority by priority, so that it costs as many index probes as there are
+-- priorities and not as many as there are scheduled jobs.
+create function pgqueue.next_due(queue text, moment timestamptz) returns timestamptz
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+    at_priority smallint;
+    due         timestamptz;
+    earliest    timestamptz;
+begin
+    loop
+        select j.priority into at_priority from pgqueue.job j
+         where j.queue = next_due.queue and j.state = 'ready' and j.priority > coalesce(at_priority, -32769)
+         order by j.queue, j.priority, j.run_at, j.id
+         limit 1;
+        exit when not found;
+        select j.run_at into due from pgqueue.job j
+         where j.queue = next_due.queue and j.state = 'ready' and j.priority = at_priority and j.run_at > moment
+         order by j.queue, j.priority, j.run_at, j.id
+         limit 1;
+        earliest := least(earliest, due);
+    end loop;
+    return earliest;
+end
+$$;
+comment on function pgqueue.next_due(text, timestamptz) is 'When the next scheduled job of a queue is due.';
+
+-- A worker has found nothing. It writes down that it sleeps and what it knows is coming, commits, claims once more,
+-- and then waits. Returns how long until it should look by itself, or null. A paused queue needs no wake-up before
+-- resume, which notifies whoever sleeps.
+create function pgqueue.fall_asleep(worker text, queues text[]) returns interval
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    moment   timestamptz := pgqueue.clock();
+    name     text;
+    paused   timestamptz;
+    due      timestamptz;
+    earliest timestamptz;
+begin
+    foreach name in array queues loop
+        select q.paused_until into paused from pgqueue.queue q where q.name = fall_asleep.name and q.paused_until > moment;
+        due := coalesce(paused, pgqueue.next_due(name, moment));
+        earliest := least(earliest, due);
+        due := case when paused is not null then '-infinity' else coalesce(due, 'infinity') end;
+        if not exists (select from pgqueue.asleep a
+                        where a.worker = fall_asleep.worker and a.queue = fall_asleep.name and a.next_run_at = due) then
+            insert into pgqueue.asleep as a (worker, queue, next_run_at) values (fall_asleep.worker, name, due)
+            on conflict (worker, queue) do update set next_run_at = excluded.next_run_at;
+        end if;
+    end loop;
+    return earliest - moment;
+end
+$$;
+comment on function pgqueue.fall_asleep(text, text[]) is 'Marks a worker asleep; returns how long until the next due job.';
+
+create function pgqueue.wake_up(worker text) returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ delete from pgqueue.asleep a where a.worker = wake_up.worker $$;
+comment on function pgqueue.wake_up(text) is 'The worker is busy: nobody needs to notify it.';
+
+create or replace function pgqueue.schema_version() returns integer
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select 4 $$;

@@ -1,0 +1,170 @@
+"""Runs a call on a psycopg connection, blocking or awaiting; the one place that maps SQLSTATEs to our errors."""
+
+import asyncio
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from . import errors
+from .calls import Call
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A step of a flow: wait this long."""
+
+    duration: timedelta
+
+
+# A flow of several steps yields calls and pauses, and is driven blocking or awaiting.
+Flow = Generator[Call[Any] | Pause, Any, T]
+
+
+def run(connection: psycopg.Connection[Any], call: Call[T]) -> T:
+    with _our_errors(call), connection.cursor(row_factory=tuple_row) as cursor:
+        return call.read(cursor.execute(call.sql, call.params).fetchall())
+
+
+async def run_async(connection: psycopg.AsyncConnection[Any], call: Call[T]) -> T:
+    with _our_errors(call):
+        async with connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(call.sql, call.params)
+            return call.read(await cursor.fetchall())
+
+
+def drive(connection: psycopg.Connection[Any], flow: Flow[T]) -> T:
+    answer: Any = None
+    while True:
+        try:
+            step = flow.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        answer = time.sleep(step.duration.total_seconds()) if isinstance(step, Pause) else run(connection, step)
+
+
+async def drive_async(connection: psycopg.AsyncConnection[Any], flow: Flow[T]) -> T:
+    answer: Any = None
+    while True:
+        try:
+            step = flow.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        if isinstance(step, Pause):
+            answer = await asyncio.sleep(step.duration.total_seconds())
+        else:
+            answer = await run_async(connection, step)
+
+
+def connect(dsn: str, **options: Any) -> psycopg.Connection[Any]:
+    """An autocommit connection. Raises DatabaseUnreachable."""
+    with _connecting(dsn):
+        connection = psycopg.connect(dsn, autocommit=True, **_defaults(options))
+        if is_pooled(connection):
+            connection.prepare_threshold = None
+        return connection
+
+
+async def connect_async(dsn: str, **options: Any) -> psycopg.AsyncConnection[Any]:
+    """An autocommit connection. Raises DatabaseUnreachable."""
+    with _connecting(dsn):
+        connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True, **_defaults(options))
+        if (await (await connection.execute("select pg_backend_pid()")).fetchone()) != (connection.info.backend_pid,):
+            connection.prepare_threshold = None
+        return connection
+
+
+def is_pooled(connection: psycopg.Connection[Any]) -> bool:
+    """A pooler such as PgBouncer stands between: it answers with a process id of its own making.
+
+    In transaction mode neither LISTEN nor, before PgBouncer 1.21, prepared statements work through it.
+    """
+    return connection.execute("select pg_backend_pid()").fetchone() != (connection.info.backend_pid,)
+
+
+def lacks_connection(error: BaseException) -> bool:
+    """The connection is gone or could not be made: try again on a new one."""
+    return isinstance(error, errors.DatabaseUnreachable | psycopg.OperationalError | psycopg.InterfaceError | OSError)
+
+
+def _defaults(options: dict[str, Any]) -> dict[str, Any]:
+    """Keepalives find a peer that vanished without a word within about half a minute."""
+    return {
+        "connect_timeout": 10,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+        "application_name": "pgqueue",
+    } | options
+
+
+@contextmanager
+def _connecting(dsn: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.ProgrammingError as error:
+        raise errors.DatabaseUnreachable(
+            f"the DSN is malformed ({_first_line(error)}): write postgresql://user@host:5432/database,"
+            " or libpq's key=value form"
+        ) from error
+    except psycopg.OperationalError as error:
+        raise errors.DatabaseUnreachable(
+            f"cannot connect to {_without_password(dsn)} ({_first_line(error)}): check that the server runs and that"
+            " --dsn or PGQUEUE_DSN names it"
+        ) from error
+
+
+@contextmanager
+def _our_errors(call: Call[Any]) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        ours = _translated(error, call)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _translated(error: psycopg.Error, call: Call[Any]) -> errors.PgqueueError | None:
+    message = _first_line(error)
+    match error.sqlstate:
+        case "PQ404":
+            return errors.JobNotFound(message)
+        case "PQ409":
+            return call.conflict(message)
+        case "PQ422":
+            return errors.InvalidInput(message)
+        case "PQ429":
+            return errors.QueueFull(message)
+        case "3F000" | "42P01" | "42883" if "pgqueue" in message:
+            return errors.SchemaMissing(f"the database has no pgqueue schema, or an older one ({message}): run pgqueue migrate")
+        case "42501" if "pgqueue" in message or "schema" in message:
+            return errors.NotAllowed(
+                f"{message}: grant the role usage on schema pgqueue and the privileges it needs, or connect as its owner"
+            )
+        case "22P05" | "22P02" | "22003" | "22023" | "54000" | "23514":
+            return errors.InvalidInput(f"{message}: PostgreSQL cannot take this value; pass a smaller or plainer one")
+    return None
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return (error.diag.message_primary or str(error).strip() or type(error).__name__).splitlines()[0].strip()
+
+
+def _without_password(dsn: str) -> str:
+    try:
+        parts = psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.Error:
+        return "the database"
+    shown = [f"{name}={parts[name]}" for name in ("host", "port", "dbname", "user", "service") if parts.get(name)]
+    return " ".join(shown) or "the default database of libpq"

@@ -1,0 +1,188 @@
+"""Job: what a handler holds while it runs."""
+
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any
+
+import psycopg
+
+from . import calls, database
+from .errors import StaleAttempt
+from .jobs import Buried, Cancelled, ClaimedJob, JobId, Outcome, Released
+
+
+class Verdict(Exception):
+    """A handler raises one to say how its job goes on, instead of returning or failing."""
+
+    outcome: Outcome
+
+
+class Retry(Verdict):
+    """Fail the attempt, and run again after this long; None leaves the delay to the task's policy."""
+
+    def __init__(self, in_: timedelta | None = None, reason: str = "the handler asked for a retry") -> None:
+        super().__init__(reason)
+        self.retry_in = in_
+
+
+class Snooze(Verdict):
+    """Run again after this long; counts as no failure."""
+
+    def __init__(self, delay: timedelta, priority: int | None = None) -> None:
+        super().__init__(f"snoozed for {delay}")
+        self.outcome = Released(delay, priority)
+
+
+class Bury(Verdict):
+    """Set the job aside for a human, with this reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.outcome = Buried(reason)
+
+
+class Cancel(Verdict):
+    """End the job as cancelled."""
+
+    def __init__(self, reason: str | None = None) -> None:
+        super().__init__(reason or "cancelled by its handler")
+        self.outcome = Cancelled(reason)
+
+
+class JobInterrupted(BaseException):
+    """Raised inside a def handler whose time is up, or whose job was cancelled or lost. Not an Exception, so that
+    a handler's own except clause does not swallow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """Where handlers borrow connections: one pool per colour, opened when first used."""
+
+    borrow: Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
+    borrow_async: Callable[[], AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]]
+
+
+class Job:
+    """The job a handler runs. A parameter annotated pgqueue.Job receives it."""
+
+    def __init__(self, claimed: ClaimedJob, connections: Connections) -> None:
+        self._claimed = claimed
+        self._connections = connections
+        self._stop = threading.Event()
+        self.is_settled = False
+
+    @property
+    def id(self) -> JobId:
+        return self._claimed.id
+
+    @property
+    def attempt(self) -> int:
+        """Claims so far, this one included; with the id, the fencing number."""
+        return self._claimed.attempt
+
+    @property
+    def task(self) -> str:
+        return self._claimed.task
+
+    @property
+    def queue(self) -> str:
+        return self._claimed.queue
+
+    @property
+    def args(self) -> dict[str, Any]:
+        return self._claimed.args
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        return self._claimed.headers
+
+    @property
+    def failures(self) -> int:
+        return self._claimed.failures
+
+    @property
+    def losses(self) -> int:
+        return self._claimed.losses
+
+    @property
+    def enqueued_at(self) -> datetime:
+        return self._claimed.enqueued_at
+
+    @property
+    def should_stop(self) -> bool:
+        """The job was cancelled, lost, or has outrun its timeout: a long loop asks now and then, and returns."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Called by the worker."""
+        self._stop.set()
+
+    def transaction(self, result: object = None) -> "JobTransaction":
+        """A connection in a transaction that ends by completing this job: `with` or `async with`.
+
+        What the handler writes and the completion commit together, so a crash leaves both or neither. The last
+        statement refuses with StaleAttempt, which rolls all of it back, if the job is no longer this attempt's.
+        The result that is kept is `result`; a block that computes it writes
+        `with (transaction := job.transaction()) as connection: ... transaction.result = value`.
+        """
+        return JobTransaction(self, self._connections, result)
+
+    def extend(self, lease: timedelta) -> datetime:
+        """The lease ends this long from now; returns when. The worker extends it by itself while the handler runs,
+        so this is for a handler that knows it will be cut off from the database. Raises StaleAttempt."""
+        with self._connections.borrow() as connection:
+            return database.run(connection, calls.extend(self.id, self.attempt, lease))
+
+    async def extend_async(self, lease: timedelta) -> datetime:
+        async with self._connections.borrow_async() as connection:
+            return await database.run_async(connection, calls.extend(self.id, self.attempt, lease))
+
+
+class JobTransaction:
+    """See Job.transaction."""
+
+    def __init__(self, job: Job, connections: Connections, result: object) -> None:
+        self._job = job
+        self._connections = connections
+        self.result = result
+
+    @contextmanager
+    def _blocking(self) -> Iterator[psycopg.Connection[Any]]:
+        with self._connections.borrow() as connection:
+            yield connection
+            database.run(connection, self._completion())
+        self._job.is_settled = True
+
+    @asynccontextmanager
+    async def _awaiting(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        async with self._connections.borrow_async() as connection:
+            yield connection
+            await database.run_async(connection, self._completion())
+        self._job.is_settled = True
+
+    def _completion(self) -> calls.Call[None]:
+        if self._job.is_settled:
+            raise StaleAttempt(f"job {self._job.id} is completed already: open job.transaction() once in a handler")
+        return calls.complete(self._job.id, self._job.attempt, self.result)
+
+    def __enter__(self) -> psycopg.Connection[Any]:
+        self._block = self._blocking()
+        return self._block.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return self._block.__exit__(kind, error, trace)
+
+    async def __aenter__(self) -> psycopg.AsyncConnection[Any]:
+        self._async_block = self._awaiting()
+        return await self._async_block.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._async_block.__aexit__(kind, error, trace)

@@ -1,0 +1,196 @@
+"""Tasks: an explicit registry from a name to a function and its policy."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar, get_type_hints, overload
+
+from .errors import InvalidInput
+from .jobs import NewJob
+from .retry import Backoff, policy
+from .running import Job
+
+P = ParamSpec("P")
+R = TypeVar("R")
+AnyFunction = Callable[..., Any]
+
+_ATTRIBUTE = "__pgqueue_task__"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A function that workers may run, and how. None leaves the choice to the database."""
+
+    name: str
+    function: AnyFunction
+    queue: str
+    priority: int
+    timeout: timedelta | None
+    max_failures: int | None
+    backoff: Backoff | None
+    retry_on: tuple[type[BaseException], ...]
+    bury_on: tuple[type[BaseException], ...]
+    is_async: bool
+    job_parameter: str | None
+    signature: inspect.Signature
+
+    def retries(self, error: BaseException) -> bool:
+        """bury_on wins over retry_on; without retry_on, everything else is retried."""
+        if isinstance(error, self.bury_on):
+            return False
+        return not self.retry_on or isinstance(error, self.retry_on)
+
+    def args_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The call's arguments by name. Raises InvalidInput where they do not fit the signature."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidInput(f"{self.name}{self.signature} cannot be called so: {error}") from None
+        named: dict[str, Any] = {}
+        for name, value in bound.arguments.items():
+            match self.signature.parameters[name].kind:
+                case inspect.Parameter.VAR_KEYWORD:
+                    named |= value
+                case inspect.Parameter.VAR_POSITIONAL:
+                    raise InvalidInput(
+                        f"{self.name} takes *{name}, which have no names to travel under: give it parameters or a list"
+                    )
+                case _:
+                    named[name] = value
+        return named
+
+    def misfit(self, args: dict[str, Any]) -> str | None:
+        """Why these arguments, read from a row, do not fit the signature; None if they do."""
+        try:
+            self.signature.bind(**args)
+        except TypeError as error:
+            return f"the arguments do not fit {self.name}{self.signature}: {error}"
+        return None
+
+    def new_job(self, args: dict[str, Any]) -> NewJob:
+        return NewJob(
+            task=self.name,
+            args=args,
+            queue=self.queue,
+            priority=self.priority,
+            timeout=self.timeout,
+            max_failures=self.max_failures,
+        )
+
+
+class Tasks:
+    """The tasks that a worker can run. Handed to the worker by name: `pgqueue worker module`."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task] = {}
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._tasks.values())
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def get(self, name: str) -> Task | None:
+        return self._tasks.get(name)
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+    @overload
+    def task(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        priority: int = 0,
+        timeout: timedelta | None = None,
+        max_failures: int | None = None,
+        retry: str | Sequence[timedelta | float] | Backoff | None = None,
+        retry_on: Sequence[type[BaseException]] = (),
+        bury_on: Sequence[type[BaseException]] = (),
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+    def task(self, function: AnyFunction | None = None, /, **options: Any) -> Any:
+        """Registers a function; it stays the very same object. With and without parentheses; see register."""
+        if function is not None:
+            return self.register(function)
+        return lambda decorated: self.register(decorated, **options)
+
+    def register(
+        self,
+        function: Callable[P, R],
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        priority: int = 0,
+        timeout: timedelta | None = None,
+        max_failures: int | None = None,
+        retry: str | Sequence[timedelta | float] | Backoff | None = None,
+        retry_on: Sequence[type[BaseException]] = (),
+        bury_on: Sequence[type[BaseException]] = (),
+    ) -> Callable[P, R]:
+        """Registers a function, under its own name unless another is given, and returns it.
+
+        max_failures is how many failures are retried (database default 25); the next one buries. retry names the
+        delays: "sidekiq" (the default), "exponential", "linear", a list of seconds, or a function of the retry number.
+        With retry_on only these exceptions are retried; those in bury_on never are. Raises InvalidInput.
+        """
+        name = name or getattr(function, "__name__", "")
+        if not name or name == "<lambda>":
+            raise InvalidInput(f"{function!r} has no name of its own: pass name=")
+        if name in self._tasks:
+            raise InvalidInput(f'the task name "{name}" is taken by {self._tasks[name].function!r}: pass another name=')
+        if timeout is not None and timeout <= timedelta():
+            raise InvalidInput(f"timeout is {timeout}: give a duration above 0, or None")
+        if max_failures is not None and max_failures < 0:
+            raise InvalidInput(f"max_failures is {max_failures}: give 0 (bury at once) or more")
+        if not queue:
+            raise InvalidInput("queue is empty: name a queue, such as 'default'")
+        signature, job_parameter = _signature(function)
+        task = Task(
+            name=name,
+            function=function,
+            queue=queue,
+            priority=priority,
+            timeout=timeout,
+            max_failures=max_failures,
+            backoff=None if retry is None else policy(retry),
+            retry_on=tuple(retry_on),
+            bury_on=tuple(bury_on),
+            is_async=inspect.iscoroutinefunction(function),
+            job_parameter=job_parameter,
+            signature=signature,
+        )
+        try:
+            setattr(function, _ATTRIBUTE, task)
+        except AttributeError:
+            raise InvalidInput(f"{function!r} cannot be marked as a task: wrap it in a def") from None
+        self._tasks[name] = task
+        return function
+
+
+def task_of(function: AnyFunction) -> Task:
+    """The task a function was registered as. Raises InvalidInput."""
+    task = getattr(function, _ATTRIBUTE, None)
+    if not isinstance(task, Task):
+        raise InvalidInput(f"{function!r} is not a task: decorate it with @tasks.task, or enqueue by name")
+    return task
+
+
+def _signature(function: AnyFunction) -> tuple[inspect.Signature, str | None]:
+    """The signature without the parameter that receives the job, and that parameter's name."""
+    signature = inspect.signature(function)
+    try:
+        hints = get_type_hints(function)
+    except Exception:  # a hint that cannot be resolved, such as a name imported for type checkers only
+        hints = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    job_parameters = [name for name, hint in hints.items() if hint in (Job, "Job", "pgqueue.Job") and name != "return"]
+    if len(job_parameters) > 1:
+        raise InvalidInput(f"{function!r} has the parameters {job_parameters} for the job: one is enough")
+    parameters = [p for name, p in signature.parameters.items() if name not in job_parameters]
+    for parameter in parameters:
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            raise InvalidInput(f"{function!r} takes {parameter.name} by position only: arguments travel by name")
+    return signature.replace(parameters=parameters), job_parameters[0] if job_parameters else None
