@@ -52,12 +52,12 @@ def enqueue(job: NewJob) -> Call[JobId]:
             "task": _text("task", job.task),
             "args": codec.encode(job.args, "args"),
             "queue": _text("queue", job.queue),
-            "priority": job.priority,
-            "delay": job.delay,
+            "priority": _whole("priority", job.priority),
+            "delay": _duration("delay", job.delay),
             "run_at": job.run_at,
             "unique_key": _text("unique_key", job.unique_key),
-            "max_failures": job.max_failures,
-            "timeout": job.timeout,
+            "max_failures": _whole("max_failures", job.max_failures),
+            "timeout": _duration("timeout", job.timeout),
             "headers": codec.encode(job.headers, "headers"),
         },
     )
@@ -74,7 +74,11 @@ def enqueue_many(jobs: Sequence[NewJob]) -> Call[list[JobId]]:
 
 def _as_object(job: NewJob) -> dict[str, Any]:
     """The job as enqueue_many wants it; what is left at its default is left out, which halves the JSON."""
+    if not isinstance(job, NewJob):
+        raise InvalidInput(f"{job!r} is no NewJob: write NewJob(task=..., args=...)")
     _require_zone("run_at", job.run_at)
+    _whole("priority", job.priority)
+    _whole("max_failures", job.max_failures)
     described: dict[str, Any] = {"task": job.task, "args": job.args}
     for name, default in (("queue", "default"), ("priority", 0), ("unique_key", None), ("max_failures", None)):
         if getattr(job, name) != default:
@@ -82,6 +86,7 @@ def _as_object(job: NewJob) -> dict[str, Any]:
     if job.headers:
         described["headers"] = job.headers
     for name, duration in (("delay", job.delay), ("timeout", job.timeout)):
+        _duration(name, duration)
         if duration is not None:
             described[name] = f"{duration.total_seconds():f} seconds"
     if job.run_at is not None:
@@ -94,8 +99,13 @@ def claim(queue: str, max_jobs: int, lease: timedelta, worker: str | None = None
     return Call(
         "select * from pgqueue.claim(queue => %(queue)s, max_jobs => %(max_jobs)s::int, lease => %(lease)s,"
         " worker => %(worker)s)",
-        lambda rows: [ClaimedJob(*row, 0) for row in rows],
-        {"queue": queue, "max_jobs": max_jobs, "lease": lease, "worker": worker},
+        lambda rows: [ClaimedJob(*(*row, 0)) for row in rows],
+        {
+            "queue": _text("queue", queue),
+            "max_jobs": _whole("max_jobs", max_jobs),
+            "lease": _duration("lease", lease),
+            "worker": _text("worker", worker),
+        },
     )
 
 
@@ -124,7 +134,7 @@ def extend(id: JobId, attempt: int, lease: timedelta = timedelta(seconds=30)) ->
     return Call(
         "select pgqueue.extend(id => %(id)s::bigint, attempt => %(attempt)s::int, lease => %(lease)s)",
         _scalar,
-        {"id": id, "attempt": attempt, "lease": lease},
+        {"id": id, "attempt": attempt, "lease": _duration("lease", lease)},
         StaleAttempt,
     )
 
@@ -138,8 +148,8 @@ def complete(id: JobId, attempt: int, result: object = None) -> Call[None]:
     )
 
 
-def complete_many(done: Sequence[tuple[JobId, int, str | None]], empty_leases: Sequence[int]) -> Call[list[JobId]]:
-    """Each done is (id, attempt, result as JSON text). Returns the ids that were refused."""
+def complete_many(done: Sequence[tuple[JobId, int, Any]], empty_leases: Sequence[int]) -> Call[list[JobId]]:
+    """Each done is (id, attempt, result). Returns the ids that were refused."""
     return Call(
         "select * from pgqueue.complete_many(%(ids)s::bigint[], %(attempts)s::int[], %(results)s::jsonb[],"
         " %(leases)s::bigint[])",
@@ -147,7 +157,7 @@ def complete_many(done: Sequence[tuple[JobId, int, str | None]], empty_leases: S
         {
             "ids": [id for id, _, _ in done],
             "attempts": [attempt for _, attempt, _ in done],
-            "results": [result for _, _, result in done],
+            "results": [_result(result) for _, _, result in done],
             "leases": list(empty_leases),
         },
     )
@@ -159,7 +169,7 @@ def fail(id: JobId, attempt: int, error: JobError, retry_in: timedelta | None = 
         "select pgqueue.fail(id => %(id)s::bigint, attempt => %(attempt)s::int, error => %(error)s::jsonb,"
         " retry_in => %(retry_in)s)",
         _scalar,
-        {"id": id, "attempt": attempt, "error": _error(error), "retry_in": retry_in},
+        {"id": id, "attempt": attempt, "error": _error(error), "retry_in": _duration("retry_in", retry_in)},
         StaleAttempt,
     )
 
@@ -169,14 +179,17 @@ def release(id: JobId, attempt: int, delay: timedelta = timedelta(), priority: i
         "select pgqueue.release(id => %(id)s::bigint, attempt => %(attempt)s::int, delay => %(delay)s,"
         " priority => %(priority)s::int)",
         _nothing,
-        {"id": id, "attempt": attempt, "delay": delay, "priority": priority},
+        {
+            "id": id,
+            "attempt": attempt,
+            "delay": _duration("delay", delay),
+            "priority": _whole("priority", priority),
+        },
         StaleAttempt,
     )
 
 
-def bury(
-    id: JobId, attempt: int | None = None, reason: str | None = None, error: JobError | None = None
-) -> Call[None]:
+def bury(id: JobId, attempt: int | None = None, reason: str | None = None, error: JobError | None = None) -> Call[None]:
     return Call(
         "select pgqueue.bury(id => %(id)s::bigint, attempt => %(attempt)s::int, reason => %(reason)s,"
         " error => %(error)s::jsonb)",
@@ -203,7 +216,7 @@ def kick_many(queue: str, max_jobs: int = 1) -> Call[int]:
     return Call(
         "select pgqueue.kick_many(queue => %(queue)s, max_jobs => %(max_jobs)s::int)",
         _scalar,
-        {"queue": queue, "max_jobs": max_jobs},
+        {"queue": _text("queue", queue), "max_jobs": _whole("max_jobs", max_jobs)},
     )
 
 
@@ -224,7 +237,7 @@ def pause(queue: str, duration: timedelta | None = None) -> Call[None]:
     return Call(
         "select pgqueue.pause(queue => %(queue)s, duration => %(duration)s)",
         _nothing,
-        {"queue": _text("queue", queue), "duration": duration},
+        {"queue": _text("queue", queue), "duration": _duration("duration", duration)},
     )
 
 
@@ -258,21 +271,12 @@ def job(id: JobId) -> Call[JobRecord]:
     )
 
 
-def keep_leases(leases: Sequence[int], lease: timedelta) -> Call[set[int]]:
-    """Returns the leases that still stand."""
+def keep_held(held: Sequence[tuple[JobId, int]], lease: timedelta) -> Call[list[tuple[JobId, int, str]]]:
+    """Extends the leases of these attempts; returns (id, attempt, 'lost' or 'cancel') for those to be stopped."""
     return Call(
-        "select * from pgqueue.keep_leases(%(leases)s::bigint[], %(lease)s)",
-        lambda rows: {row[0] for row in rows},
-        {"leases": list(leases), "lease": lease},
-    )
-
-
-def check_held(held: Sequence[tuple[JobId, int]]) -> Call[list[tuple[JobId, int, str]]]:
-    """Of these attempts, (id, attempt, 'lost' or 'cancel') for those that are."""
-    return Call(
-        "select * from pgqueue.check_held(%(ids)s::bigint[], %(attempts)s::int[])",
+        "select * from pgqueue.keep_held(%(ids)s::bigint[], %(attempts)s::int[], %(lease)s)",
         lambda rows: [(row[0], row[1], row[2]) for row in rows],
-        {"ids": [id for id, _ in held], "attempts": [attempt for _, attempt in held]},
+        {"ids": [id for id, _ in held], "attempts": [attempt for _, attempt in held], "lease": lease},
     )
 
 
@@ -306,9 +310,7 @@ def still_here(name: str, session: UUID, state: str) -> Call[bool]:
 
 
 def deregister_worker(name: str, session: UUID) -> Call[None]:
-    return Call(
-        "select pgqueue.deregister_worker(%(name)s, %(session)s)", _nothing, {"name": name, "session": session}
-    )
+    return Call("select pgqueue.deregister_worker(%(name)s, %(session)s)", _nothing, {"name": name, "session": session})
 
 
 def maintain() -> Call[bool]:
@@ -333,11 +335,32 @@ def _storable(value: Any) -> Any:
 
 
 def _text(name: str, value: str | None) -> str | None:
-    if value is not None and "\0" in value:
-        raise InvalidInput(f"{name} contains a NUL character, which PostgreSQL cannot store: remove it")
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name} is {value!r}: give text")
+    fault = codec.fault_of_text(value)
+    if fault is not None:
+        raise InvalidInput(f"{name} {fault}")
+    return value
+
+
+def _duration(name: str, value: timedelta | None) -> timedelta | None:
+    if value is not None and not isinstance(value, timedelta):
+        raise InvalidInput(f"{name} is {value!r}: give a duration, such as timedelta(seconds=30)")
+    return value
+
+
+def _whole(name: str, value: int | None) -> int | None:
+    if value is not None and not (isinstance(value, int) and abs(value) < 2**31):
+        raise InvalidInput(f"{name} is {value!r}: give a whole number, as PostgreSQL's integer holds it")
     return value
 
 
 def _require_zone(name: str, moment: datetime | None) -> None:
-    if moment is not None and moment.utcoffset() is None:
+    if moment is None:
+        return
+    if not isinstance(moment, datetime):
+        raise InvalidInput(f"{name} is {moment!r}: give a datetime with a time zone")
+    if moment.utcoffset() is None:
         raise InvalidInput(f"{name} is {moment.isoformat()} without a time zone: add one, such as tzinfo=timezone.utc")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 from .errors import InvalidInput
 
@@ -12,40 +11,57 @@ def encode(value: object, name: str) -> str:
     try:
         text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(next(_faults(value, name, 0), f"{name} is not JSON ({error}): pass JSON values")) from None
+        raise InvalidInput(next(_faults(value, name), f"{name} is not JSON ({error}): pass JSON values")) from None
     if "\\u0000" in text or "\\ud" in text:
-        for fault in _faults(value, name, 0):
+        for fault in _faults(value, name):
             raise InvalidInput(fault)
     return text
 
 
-def _faults(value: object, place: str, depth: int) -> Iterator[str]:
-    if depth > 900:
-        yield f"{place} is nested too deeply, or contains itself: pass a flat value"
-        return
-    match value:
-        case str():
-            if "\0" in value:
-                yield f"{place} contains a NUL character, which PostgreSQL cannot store: remove it"
-            elif any("\ud800" <= character <= "\udfff" for character in value):
-                yield f"{place} contains half a surrogate pair, which is no Unicode text: decode it with errors='replace'"
-        case float() if value != value or value in (float("inf"), float("-inf")):
-            yield f"{place} is {value}, which JSON has no word for: pass None or text"
-        case None | bool() | int() | float():
-            return
-        case dict():
-            yield from _faults_of_dict(value, place, depth)
-        case list() | tuple():
-            for position, item in enumerate(value):
-                yield from _faults(item, f"{place}[{position}]", depth + 1)
-        case _:
-            yield f"{place} is a {type(value).__name__}, which is no JSON value: pass text, a number, a list or a dict"
+def fault_of_text(text: str) -> str | None:
+    """Why PostgreSQL cannot store this text, and the cure; None where it can."""
+    if "\0" in text:
+        return "contains a NUL character, which PostgreSQL cannot store: remove it"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "contains half a surrogate pair, which is no Unicode text: decode it with errors='replace'"
+    return None
 
 
-def _faults_of_dict(value: dict[Any, Any], place: str, depth: int) -> Iterator[str]:
-    for key, item in value.items():
-        if not isinstance(key, str | int | float | bool | None):
-            yield f"{place} has the key {key!r}: JSON keys are text"
-            return
-        yield from _faults(str(key), f"a key of {place}", depth)
-        yield from _faults(item, f"{place}[{key!r}]" if "'" in str(key) else f'{place}["{key}"]', depth + 1)
+def _faults(value: object, name: str) -> Iterator[str]:
+    """In the order of the text. Without recursion, since its subject may be what has exhausted the stack."""
+    waiting: list[tuple[object, str, int]] = [(value, name, 0)]
+    while waiting:
+        value, place, depth = waiting.pop()
+        match value:
+            case _ if depth > 1000:
+                yield f"{place[:60]}... is nested too deeply, or contains itself: pass a flat value"
+                return
+            case str():
+                fault = fault_of_text(value)
+                if fault is not None:
+                    yield f"{place} {fault}"
+            case float() if value != value or value in (float("inf"), float("-inf")):
+                yield f"{place} is {value}, which JSON has no word for: pass None or text"
+            case int() if value.bit_length() > 14_285:
+                yield f"{place} is a number of more than 4,300 digits, which Python does not print: pass text"
+            case None | bool() | int() | float():
+                pass
+            case dict():
+                for key in value:
+                    yield from _faults_of_key(key, place)
+                waiting.extend([(item, f'{place}["{key}"]', depth + 1) for key, item in value.items()][::-1])
+            case list() | tuple():
+                waiting.extend([(item, f"{place}[{at}]", depth + 1) for at, item in enumerate(value)][::-1])
+            case _:
+                yield (
+                    f"{place} is a {type(value).__name__}, which is no JSON value:"
+                    " pass text, a number, a list or a dict"
+                )
+
+
+def _faults_of_key(key: object, place: str) -> Iterator[str]:
+    if not isinstance(key, str | int | float | bool | None):
+        yield f"{place} has the key {key!r}: JSON keys are text"
+    fault = fault_of_text(key) if isinstance(key, str) else None
+    if fault is not None:
+        yield f"a key of {place} {fault}"

@@ -1,6 +1,7 @@
 """Runs a call on a psycopg connection, blocking or awaiting; the one place that maps SQLSTATEs to our errors."""
 
 import asyncio
+import re
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -48,7 +49,11 @@ def drive(connection: psycopg.Connection[Any], flow: Flow[T]) -> T:
         except StopIteration as end:
             result: T = end.value
             return result
-        answer = time.sleep(step.duration.total_seconds()) if isinstance(step, Pause) else run(connection, step)
+        if isinstance(step, Pause):
+            time.sleep(step.duration.total_seconds())
+            answer = None
+        else:
+            answer = run(connection, step)
 
 
 async def drive_async(connection: psycopg.AsyncConnection[Any], flow: Flow[T]) -> T:
@@ -60,7 +65,8 @@ async def drive_async(connection: psycopg.AsyncConnection[Any], flow: Flow[T]) -
             result: T = end.value
             return result
         if isinstance(step, Pause):
-            answer = await asyncio.sleep(step.duration.total_seconds())
+            await asyncio.sleep(step.duration.total_seconds())
+            answer = None
         else:
             answer = await run_async(connection, step)
 
@@ -113,11 +119,11 @@ def _connecting(dsn: str) -> Iterator[None]:
     try:
         yield
     except psycopg.ProgrammingError as error:
-        raise errors.DatabaseUnreachable(
-            f"the DSN is malformed ({_first_line(error)}): write postgresql://user@host:5432/database,"
-            " or libpq's key=value form"
-        ) from error
+        # libpq quotes the part it cannot read, which may be a part of the password; so the cause is not chained either.
+        raise _malformed(re.sub('"[^"]*"', "...", _first_line(error))) from None
     except psycopg.OperationalError as error:
+        if _has_split_password(dsn):
+            raise _malformed("its password seems to contain @, / or :") from None
         raise errors.DatabaseUnreachable(
             f"cannot connect to {_without_password(dsn)} ({_first_line(error)}): check that the server runs and that"
             " --dsn or PGQUEUE_DSN names it"
@@ -147,12 +153,15 @@ def _translated(error: psycopg.Error, call: Call[Any]) -> errors.PgqueueError | 
         case "PQ429":
             return errors.QueueFull(message)
         case "3F000" | "42P01" | "42883" if "pgqueue" in message:
-            return errors.SchemaMissing(f"the database has no pgqueue schema, or an older one ({message}): run pgqueue migrate")
-        case "42501" if "pgqueue" in message or "schema" in message:
-            return errors.NotAllowed(
-                f"{message}: grant the role usage on schema pgqueue and the privileges it needs, or connect as its owner"
+            return errors.SchemaMissing(
+                f"the database has no pgqueue schema, or an older one ({message}): run pgqueue migrate"
             )
-        case "22P05" | "22P02" | "22003" | "22023" | "54000" | "23514":
+        case "42501":
+            return errors.NotAllowed(
+                f"{message}: grant the role usage on schema pgqueue and the privileges it needs,"
+                " or connect as its owner"
+            )
+        case "22P05" | "22P02" | "22003" | "22023" | "54000" | "54001" | "23514":
             return errors.InvalidInput(f"{message}: PostgreSQL cannot take this value; pass a smaller or plainer one")
     return None
 
@@ -168,3 +177,23 @@ def _without_password(dsn: str) -> str:
         return "the database"
     shown = [f"{name}={parts[name]}" for name in ("host", "port", "dbname", "user", "service") if parts.get(name)]
     return " ".join(shown) or "the default database of libpq"
+
+
+def _has_split_password(dsn: str) -> bool:
+    """An unescaped @ or / ended the password early, so that its rest is taken for the host, the port or the name."""
+    try:
+        parts = psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.Error:
+        return False
+    port = str(parts.get("port") or "")
+    # A host that begins with @ is an abstract socket.
+    return any("@" in str(parts.get(name) or "")[1:] for name in ("host", "dbname")) or not re.fullmatch(
+        "[0-9,]*", port
+    )
+
+
+def _malformed(reason: str) -> errors.DatabaseUnreachable:
+    return errors.DatabaseUnreachable(
+        f"the DSN is malformed ({reason}): write postgresql://user@host:5432/database or libpq's key=value form; in a"
+        " URL the password has %40 for @, %2F for / and %25 for %"
+    )

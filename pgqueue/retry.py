@@ -43,17 +43,17 @@ def linear(*, step: timedelta = timedelta(seconds=15), cap: timedelta = timedelt
     """min(cap, step x (n + 1))."""
     _positive("step", step)
     _positive("cap", cap)
-    return lambda retry: min(cap, step * (retry + 1))
+    _positive("cap", cap)
+    return lambda retry: _seconds(min(cap.total_seconds(), step.total_seconds() * (retry + 1)))
 
 
 def steps(delays: Sequence[timedelta | float]) -> Backoff:
     """These delays in turn, in seconds where they are numbers; the last one repeats."""
+    if not isinstance(delays, Sequence) or isinstance(delays, str):
+        raise InvalidInput(f"{delays!r} is no list of delays: give one, such as [10, 30, 60]")
     if not delays:
         raise InvalidInput("the list of delays is empty: give at least one, such as [10, 30, 60]")
-    durations = [d if isinstance(d, timedelta) else timedelta(seconds=d) for d in delays]
-    for duration in durations:
-        if duration < timedelta():
-            raise InvalidInput(f"the delay {duration} is negative: give delays of at least 0")
+    durations = [_step(delay) for delay in delays]
     return lambda retry: durations[min(retry, len(durations) - 1)]
 
 
@@ -62,15 +62,25 @@ _NAMED: dict[str, Callable[[], Backoff]] = {"sidekiq": sidekiq, "exponential": e
 
 def policy(choice: "str | Sequence[timedelta | float] | Backoff") -> Backoff:
     """The policy meant: a name (sidekiq, exponential, linear), a list of delays, or a function of the retry number."""
-    if callable(choice):
-        return choice
     if isinstance(choice, str):
         if choice not in _NAMED:
             raise InvalidInput(
                 f'retry policy "{choice}" is unknown: choose {", ".join(_NAMED)}, a list of delays, or a function'
             )
         return _NAMED[choice]()
+    if callable(choice):
+        return choice
     return steps(choice)
+
+
+def _step(delay: timedelta | float) -> timedelta:
+    try:
+        duration = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidInput(f"the delay {delay!r} is no duration: give seconds, or a timedelta") from None
+    if not timedelta() <= duration <= _LONGEST:
+        raise InvalidInput(f"the delay {duration} is out of bounds: give delays from 0 to {_LONGEST.days} days")
+    return duration
 
 
 def _seconds(seconds: float) -> timedelta:

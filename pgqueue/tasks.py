@@ -58,10 +58,14 @@ class Task:
                     )
                 case _:
                     named[name] = value
+        if self.job_parameter in named:
+            raise InvalidInput(f"{self.name} receives its job as {self.job_parameter}: give the argument another name")
         return named
 
     def misfit(self, args: dict[str, Any]) -> str | None:
         """Why these arguments, read from a row, do not fit the signature; None if they do."""
+        if self.job_parameter in args:
+            return f"the arguments do not fit {self.name}: {self.job_parameter} is the parameter that receives the job"
         try:
             self.signature.bind(**args)
         except TypeError as error:
@@ -189,8 +193,10 @@ def _signature(function: AnyFunction) -> tuple[inspect.Signature, str | None]:
     job_parameters = [name for name, hint in hints.items() if hint in (Job, "Job", "pgqueue.Job") and name != "return"]
     if len(job_parameters) > 1:
         raise InvalidInput(f"{function!r} has the parameters {job_parameters} for the job: one is enough")
-    parameters = [p for name, p in signature.parameters.items() if name not in job_parameters]
-    for parameter in parameters:
+    for name, parameter in signature.parameters.items():
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-            raise InvalidInput(f"{function!r} takes {parameter.name} by position only: arguments travel by name")
+            raise InvalidInput(f"{function!r} takes {name} by position only: arguments travel by name, so remove the /")
+        if name in job_parameters and parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise InvalidInput(f"{function!r} takes its job as {parameter}: there is one job, so remove the asterisk")
+    parameters = [p for name, p in signature.parameters.items() if name not in job_parameters]
     return signature.replace(parameters=parameters), job_parameters[0] if job_parameters else None

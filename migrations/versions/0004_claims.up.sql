@@ -159,34 +159,35 @@ end
 $$;
 comment on function pgqueue.extend(bigint, integer, interval) is 'The lease of one job ends this long from now; returns when.';
 
--- Who calls it: the lease keeper of a worker, for whole batches. Returns the leases that still stand; what is missing
--- has been reaped and its jobs belong to others.
-create function pgqueue.keep_leases(ids bigint[], lease interval) returns setof bigint
-language sql
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-as $$
-    with held as materialized (
-        select l.id from pgqueue.lease l where l.id = any (ids) order by l.id for update)
-    update pgqueue.lease l set expires_at = pgqueue.clock() + keep_leases.lease
-      from held h where l.id = h.id
-    returning l.id
-$$;
-comment on function pgqueue.keep_leases(bigint[], interval) is 'Extends batches; returns those that still stand.';
-
--- Of the jobs that a worker believes to run: which it has lost, and which are to be cancelled.
-create function pgqueue.check_held(ids bigint[], attempts integer[])
+-- Who calls it: the lease keeper of a worker, for all it holds, batch by batch and job by job. A lease that was
+-- extended further stays so. Returns what the worker must stop: attempts that are lost, and those to be cancelled.
+create function pgqueue.keep_held(ids bigint[], attempts integer[], lease interval)
     returns table (id bigint, attempt integer, verdict text)
 language sql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
-    select h.id, h.attempt, case when j.id is null then 'lost' else 'cancel' end
-      from unnest(ids, attempts) as h(id, attempt)
-      left join pgqueue.job j on j.id = h.id and j.attempt = h.attempt and j.state = 'running'
-     where j.id is null or j.cancel_requested_at is not null
+    with held as materialized (
+        select h.id, h.attempt, j.lease_id, j.cancel_requested_at
+          from unnest(ids, attempts) as h(id, attempt)
+          left join pgqueue.job j on j.id = h.id and j.attempt = h.attempt and j.state = 'running'
+    ), standing as materialized (
+        select l.id from pgqueue.lease l
+         where l.id in (select h.lease_id from held h)
+         order by l.id
+           for update
+    ), kept as (
+        update pgqueue.lease l set expires_at = greatest(l.expires_at, pgqueue.clock() + keep_held.lease)
+          from standing s where l.id = s.id
+        returning l.id
+    )
+    select h.id, h.attempt, case when k.id is null then 'lost' else 'cancel' end
+      from held h left join kept k on k.id = h.lease_id
+     where k.id is null or h.cancel_requested_at is not null
 $$;
-comment on function pgqueue.check_held(bigint[], integer[]) is 'Which of these attempts are lost, or to be cancelled.';
+comment on function pgqueue.keep_held is 'Extends the leases of these attempts; returns those that are lost, or to be cancelled.';
 
 -- Who calls it: any worker, every second or so, and claim. A lease that somebody extends is skipped, and a job that
 -- somebody is settling too: its lease then stays for the next reap. No index on expires_at: it would be paid at
@@ -288,19 +289,19 @@ as $$
 #variable_conflict use_column
 declare
     moment   timestamptz := pgqueue.clock();
-    name     text;
+    this     text;
     paused   timestamptz;
     due      timestamptz;
     earliest timestamptz;
 begin
-    foreach name in array queues loop
-        select q.paused_until into paused from pgqueue.queue q where q.name = fall_asleep.name and q.paused_until > moment;
-        due := coalesce(paused, pgqueue.next_due(name, moment));
+    foreach this in array queues loop
+        select q.paused_until into paused from pgqueue.queue q where q.name = this and q.paused_until > moment;
+        due := coalesce(paused, pgqueue.next_due(this, moment));
         earliest := least(earliest, due);
         due := case when paused is not null then '-infinity' else coalesce(due, 'infinity') end;
         if not exists (select from pgqueue.asleep a
-                        where a.worker = fall_asleep.worker and a.queue = fall_asleep.name and a.next_run_at = due) then
-            insert into pgqueue.asleep as a (worker, queue, next_run_at) values (fall_asleep.worker, name, due)
+                        where a.worker = fall_asleep.worker and a.queue = this and a.next_run_at = due) then
+            insert into pgqueue.asleep as a (worker, queue, next_run_at) values (fall_asleep.worker, this, due)
             on conflict (worker, queue) do update set next_run_at = excluded.next_run_at;
         end if;
     end loop;

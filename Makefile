@@ -1,0 +1,38 @@
+# Every target does its own set-up in .venv; nothing needs to be typed first.
+SHELL := /bin/bash
+BIN := .venv/bin
+UV := $(shell command -v uv 2>/dev/null)
+
+.PHONY: demo test check schema lock
+
+demo: .venv/.ready
+	$(BIN)/pgqueue demo
+
+test: .venv/.ready
+	$(BIN)/pytest $(TESTS)
+
+check: .venv/.ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Dumps the newest schema into docs/schema.sql; tests/test_docs.py checks that it is up to date.
+schema: .venv/.ready
+	$(BIN)/python -m tests.schema_dump docs/schema.sql
+
+# After a change of the dependencies in pyproject.toml.
+lock: .venv/.ready
+	$(if $(UV),,$(BIN)/pip install --quiet uv)
+	$(or $(UV),$(BIN)/uv) lock --default-index https://pypi.org/simple
+
+# uv takes the committed lock. Plain pip takes the newest versions, and reads the group "dev" from pip 25.1 on.
+.venv/.ready: pyproject.toml uv.lock
+ifneq ($(UV),)
+	$(UV) sync --locked --all-extras --group dev
+else
+	python3 -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable ".[embedded,uvloop]" --group dev
+endif
+	touch $@

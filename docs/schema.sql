@@ -1,0 +1,1660 @@
+-- The schema as pgqueue migrate leaves it, but for the partitions of single days. Made by make schema.
+
+CREATE SCHEMA pgqueue;
+
+CREATE TYPE pgqueue.claimed AS (
+	id bigint,
+	attempt integer,
+	task text,
+	args jsonb,
+	headers jsonb,
+	queue text,
+	priority integer,
+	run_at timestamp with time zone,
+	enqueued_at timestamp with time zone,
+	failures integer,
+	losses integer,
+	timeout interval,
+	lease_expires_at timestamp with time zone
+);
+
+COMMENT ON TYPE pgqueue.claimed IS 'What claim returns: a job and the attempt that now holds it.';
+
+CREATE TYPE pgqueue.claimed_with_lease AS (
+	id bigint,
+	attempt integer,
+	task text,
+	args jsonb,
+	headers jsonb,
+	queue text,
+	priority integer,
+	run_at timestamp with time zone,
+	enqueued_at timestamp with time zone,
+	failures integer,
+	losses integer,
+	timeout interval,
+	lease_expires_at timestamp with time zone,
+	lease_id bigint
+);
+
+COMMENT ON TYPE pgqueue.claimed_with_lease IS 'What claim_from returns: the lease is what its worker extends.';
+
+CREATE TABLE pgqueue.job (
+    id bigint NOT NULL,
+    run_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    enqueued_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    lease_id bigint,
+    cancel_requested_at timestamp with time zone,
+    attempt integer DEFAULT 0 NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    losses integer DEFAULT 0 NOT NULL,
+    max_failures integer DEFAULT 25 NOT NULL,
+    max_losses integer DEFAULT 3 NOT NULL,
+    priority smallint DEFAULT 0 NOT NULL,
+    state text DEFAULT 'ready'::text NOT NULL,
+    queue text DEFAULT 'default'::text NOT NULL,
+    task text NOT NULL,
+    args jsonb DEFAULT '{}'::jsonb NOT NULL,
+    headers jsonb DEFAULT '{}'::jsonb NOT NULL,
+    timeout interval,
+    unique_key text,
+    cancel_reason text,
+    CONSTRAINT job_args_is_an_object CHECK ((jsonb_typeof(args) = 'object'::text)),
+    CONSTRAINT job_counts_not_negative CHECK (((attempt >= 0) AND (failures >= 0) AND (losses >= 0))),
+    CONSTRAINT job_limits_not_negative CHECK (((max_failures >= 0) AND (max_losses >= 0))),
+    CONSTRAINT job_queue_is_named CHECK (((queue <> ''::text) AND (length(queue) <= 200))),
+    CONSTRAINT job_run_at_is_a_date CHECK (isfinite(run_at)),
+    CONSTRAINT job_running_has_a_lease CHECK (((state = 'running'::text) = (lease_id IS NOT NULL))),
+    CONSTRAINT job_state_is_known CHECK ((state = ANY (ARRAY['ready'::text, 'running'::text, 'blocked'::text]))),
+    CONSTRAINT job_task_is_named CHECK (((task <> ''::text) AND (length(task) <= 500)))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.01', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_insert_scale_factor='0.1', autovacuum_analyze_scale_factor='0.05', autovacuum_vacuum_cost_delay='0');
+
+COMMENT ON TABLE pgqueue.job IS 'Live jobs: ready (also those with a future run_at), running, blocked.';
+
+COMMENT ON COLUMN pgqueue.job.attempt IS 'Claims so far; with the id, the fencing number of whoever runs the job.';
+
+COMMENT ON COLUMN pgqueue.job.max_failures IS 'Failures that are retried; the next one buries.';
+
+COMMENT ON COLUMN pgqueue.job.max_losses IS 'Losses (a worker that died or went silent) that are forgiven; the next one buries.';
+
+CREATE FUNCTION pgqueue.archive(job pgqueue.job, state text, result jsonb, reason text, worker text, moment timestamp with time zone) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    insert into pgqueue.job_history (id, run_at, enqueued_at, finished_at, attempt, failures, losses, priority, state,
+                                     queue, task, args, headers, result, reason, worker)
+    values ((job).id, (job).run_at, (job).enqueued_at, moment, (job).attempt, (job).failures, (job).losses,
+            (job).priority, state, (job).queue, (job).task, (job).args, (job).headers, result, reason, worker)
+$$;
+
+COMMENT ON FUNCTION pgqueue.archive(job pgqueue.job, state text, result jsonb, reason text, worker text, moment timestamp with time zone) IS 'Puts a job that has left pgqueue.job into history.';
+
+CREATE FUNCTION pgqueue.backoff(retry integer) RETURNS interval
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select make_interval(secs => power(retry, 4) + 15 + random() * 10 * (retry + 1)) $$;
+
+COMMENT ON FUNCTION pgqueue.backoff(retry integer) IS 'Delay before the n-th retry, n from 0.';
+
+CREATE FUNCTION pgqueue.bury(id bigint, attempt integer DEFAULT NULL::integer, reason text DEFAULT NULL::text, error jsonb DEFAULT NULL::jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    gone   pgqueue.job;
+    actor  text := session_user;
+    wanted text := coalesce(bury.reason, case when bury.attempt is null then 'by an operator' else 'by its worker' end);
+begin
+    delete from pgqueue.job j
+     where j.id = bury.id and (bury.attempt is null or j.attempt = bury.attempt and j.state = 'running')
+    returning j.* into gone;
+    if not found then
+        perform pgqueue.refuse(bury.id, 'bury', bury.attempt);
+    end if;
+    if bury.attempt is not null then
+        gone.failures := gone.failures + 1;
+        actor := pgqueue.end_attempt(gone, 'failed', coalesce(error, jsonb_build_object('message', wanted)), moment);
+    else
+        if gone.state = 'running' then
+            perform pgqueue.end_attempt(gone, 'cancelled', jsonb_build_object('message', 'buried: ' || wanted), moment);
+        end if;
+        perform pgqueue.note('bury', gone.queue, gone.id, jsonb_build_object('reason', wanted));
+    end if;
+    perform pgqueue.entomb(gone, wanted, error, actor, moment);
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.bury(id bigint, attempt integer, reason text, error jsonb) IS 'Sets a job aside for a human, with the error that its worker met.';
+
+CREATE FUNCTION pgqueue.cancel(id bigint, reason text DEFAULT NULL::text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    gone   pgqueue.job;
+    dead   pgqueue.dead_letter;
+begin
+    -- A second look, because a kick may move the job from dead_letter to job while the first look waits for it.
+    for look in 1..2 loop
+        select j.* into gone from pgqueue.job j where j.id = cancel.id for update;
+        if found then
+            perform pgqueue.note('cancel', gone.queue, cancel.id, jsonb_build_object('reason', reason));
+            if gone.state = 'running' then
+                update pgqueue.job j set cancel_requested_at = coalesce(j.cancel_requested_at, moment),
+                                         cancel_reason = coalesce(cancel.reason, j.cancel_reason)
+                 where j.id = cancel.id;
+                perform pg_notify('pgqueue_cancel', cancel.id::text);
+                return 'cancelling';
+            end if;
+            delete from pgqueue.job j where j.id = cancel.id;
+            perform pgqueue.archive(gone, 'cancelled', null, cancel.reason, null, moment);
+            return 'cancelled';
+        end if;
+        delete from pgqueue.dead_letter d where d.id = cancel.id returning d.* into dead;
+        if found then
+            perform pgqueue.note('cancel', dead.queue, cancel.id, jsonb_build_object('reason', reason));
+            insert into pgqueue.job_history (id, run_at, enqueued_at, finished_at, attempt, failures, losses, priority,
+                                             state, queue, task, args, headers, reason)
+            values (dead.id, dead.run_at, dead.enqueued_at, moment, dead.attempt, dead.failures, dead.losses,
+                    dead.priority, 'cancelled', dead.queue, dead.task, dead.args, dead.headers,
+                    coalesce(cancel.reason, dead.reason));
+            return 'cancelled';
+        end if;
+    end loop;
+    perform pgqueue.refuse(cancel.id, 'cancel');
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.cancel(id bigint, reason text) IS 'A waiting or buried job never runs; a running one is asked to stop.';
+
+CREATE FUNCTION pgqueue.cancel_held(id bigint, attempt integer, reason text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    held pgqueue.job;
+begin
+    select j.* into held from pgqueue.job j
+     where j.id = cancel_held.id and j.attempt = cancel_held.attempt and j.state = 'running'
+       for update;
+    if not found then
+        perform pgqueue.refuse(cancel_held.id, 'cancel', cancel_held.attempt);
+    end if;
+    held.cancel_reason := coalesce(cancel_held.reason, held.cancel_reason);
+    perform pgqueue.settle_cancelled(held, 'cancelled', null, pgqueue.clock());
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.cancel_held(id bigint, attempt integer, reason text) IS 'The attempt that holds a job ends it as cancelled.';
+
+CREATE FUNCTION pgqueue.check_duration(name text, duration interval, zero_allowed boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if duration < interval '0' or duration = interval '0' and not zero_allowed or duration > interval '100 years' then
+        perform pgqueue.reject(
+            format('%s is %s: give a duration %s 0 and up to 100 years, such as ''30 s''', name, duration,
+                   case when zero_allowed then 'of at least' else 'above' end));
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.check_duration(name text, duration interval, zero_allowed boolean) IS 'Refuses a negative, endless or (unless allowed) zero duration.';
+
+CREATE FUNCTION pgqueue.check_room(queue text, largest_args bigint, new_jobs bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    max_bytes integer;
+    max_jobs  integer;
+    waiting   bigint;
+begin
+    select q.max_args_bytes, q.max_waiting into max_bytes, max_jobs
+      from pgqueue.queue q where q.name = check_room.queue;
+    max_bytes := coalesce(max_bytes, 1048576);
+    if largest_args > max_bytes then
+        perform pgqueue.reject(
+            format('args has %s bytes and queue "%s" takes at most %s: store the data elsewhere and pass its key, '
+                   'or raise pgqueue.queue.max_args_bytes', largest_args, check_room.queue, max_bytes));
+    end if;
+    if max_jobs is not null then
+        select count(*) into waiting
+          from (select from pgqueue.job j
+                 where j.queue = check_room.queue and j.state = 'ready'
+                 limit max_jobs) w;
+        if waiting + new_jobs > max_jobs then
+            raise exception using errcode = 'PQ429',
+                message = format('queue "%s" is full, %s of at most %s jobs wait: try again later, start more workers, '
+                                 'or raise pgqueue.queue.max_waiting', check_room.queue, waiting, max_jobs);
+        end if;
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.check_room(queue text, largest_args bigint, new_jobs bigint) IS 'Refuses what the settings of a queue forbid.';
+
+CREATE FUNCTION pgqueue.claim(queue text DEFAULT 'default'::text, max_jobs integer DEFAULT 1, lease interval DEFAULT '00:00:30'::interval, worker text DEFAULT NULL::text) RETURNS SETOF pgqueue.claimed
+    LANGUAGE plpgsql ROWS 100
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    holder     text := coalesce(claim.worker, 'backend ' || pg_backend_pid());
+    found_jobs integer;
+begin
+    perform pgqueue.check_duration('lease', coalesce(lease, interval '0'), false);
+    if max_jobs is null or max_jobs < 1 then
+        perform pgqueue.reject(format('max_jobs is %s: give a whole number of at least 1', coalesce(max_jobs::text, 'null')));
+    end if;
+    if coalesce(queue, '') = '' then
+        perform pgqueue.reject('queue is empty: name a queue, such as ''default''');
+    end if;
+    return query
+    select c.id, c.attempt, c.task, c.args, c.headers, c.queue, c.priority, c.run_at, c.enqueued_at, c.failures,
+           c.losses, c.timeout, c.lease_expires_at
+      from pgqueue.claim_from(claim.queue, max_jobs, lease, holder) c;
+    get diagnostics found_jobs = row_count;
+    if found_jobs < max_jobs and pgqueue.reap() > 0 then
+        return query
+        select c.id, c.attempt, c.task, c.args, c.headers, c.queue, c.priority, c.run_at, c.enqueued_at, c.failures,
+               c.losses, c.timeout, c.lease_expires_at
+          from pgqueue.claim_from(claim.queue, max_jobs - found_jobs, lease, holder) c;
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.claim(queue text, max_jobs integer, lease interval, worker text) IS 'Takes up to max_jobs ready jobs, most urgent first, under a lease; each row is one attempt.';
+
+CREATE FUNCTION pgqueue.claim_from(queue text, max_jobs integer, lease interval, worker text, priorities smallint[] DEFAULT NULL::smallint[], run_ats timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], ids bigint[] DEFAULT NULL::bigint[]) RETURNS SETOF pgqueue.claimed_with_lease
+    LANGUAGE plpgsql ROWS 100
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    moment      timestamptz := pgqueue.clock();
+    wanted      integer := max_jobs;
+    found_jobs  integer;
+    at_priority smallint;
+    mark_run_at timestamptz := '-infinity';
+    mark_id     bigint := 0;
+    turn        integer := 0;
+    new_lease   bigint;
+begin
+    if exists (select from pgqueue.queue q where q.name = claim_from.queue and q.paused_until > moment) then
+        return;
+    end if;
+    while wanted > 0 loop
+        if priorities is not null then
+            turn := turn + 1;
+            exit when turn > cardinality(priorities);
+            at_priority := priorities[turn];
+            mark_run_at := run_ats[turn];
+            mark_id := claim_from.ids[turn];
+        else
+            select j.priority into at_priority from pgqueue.job j
+             where j.queue = claim_from.queue and j.state = 'ready'
+               and j.priority > coalesce(at_priority, -32769)
+             order by j.queue, j.priority, j.run_at, j.id
+             limit 1;
+            exit when not found;
+        end if;
+        new_lease := nextval('pgqueue.lease_id_seq');
+        return query
+        with picked as materialized (
+            select j.id from pgqueue.job j
+             where j.queue = claim_from.queue and j.priority = at_priority and j.state = 'ready'
+               and (j.run_at, j.id) >= (mark_run_at, mark_id)
+               and j.run_at <= moment
+             order by j.queue, j.priority, j.run_at, j.id
+             limit wanted
+               for update skip locked
+        ), moved as (
+            update pgqueue.job j
+               set state = 'running', attempt = j.attempt + 1, lease_id = new_lease
+              from picked p
+             where j.id = p.id
+            returning j.*
+        ), leased as (
+            insert into pgqueue.lease (id, worker, claimed_at, expires_at, job_ids)
+            select new_lease, claim_from.worker, moment, moment + claim_from.lease, array_agg(m.id) from moved m
+            having count(*) > 0
+        )
+        select m.id, m.attempt, m.task, m.args, m.headers, m.queue, m.priority::integer, m.run_at, m.enqueued_at,
+               m.failures, m.losses, m.timeout, moment + claim_from.lease, new_lease
+          from moved m
+         order by m.run_at, m.id;
+        get diagnostics found_jobs = row_count;
+        wanted := wanted - found_jobs;
+    end loop;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.claim_from(queue text, max_jobs integer, lease interval, worker text, priorities smallint[], run_ats timestamp with time zone[], ids bigint[]) IS 'What pgqueue''s own worker calls: a claim that starts at marks, or sweeps.';
+
+CREATE FUNCTION pgqueue.clock() RETURNS timestamp with time zone
+    LANGUAGE sql PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select clock_timestamp() $$;
+
+COMMENT ON FUNCTION pgqueue.clock() IS 'The clock that every move reads, once.';
+
+CREATE FUNCTION pgqueue.complete(id bigint, attempt integer, result jsonb DEFAULT NULL::jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    gone   pgqueue.job;
+begin
+    delete from pgqueue.job j
+     where j.id = complete.id and j.attempt = complete.attempt and j.state = 'running'
+    returning j.* into gone;
+    if not found then
+        perform pgqueue.refuse(complete.id, 'complete', complete.attempt);
+    end if;
+    perform pgqueue.archive(gone, 'succeeded', complete.result, null,
+                            pgqueue.end_attempt(gone, 'succeeded', null, moment), moment);
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.complete(id bigint, attempt integer, result jsonb) IS 'A worker has done the job; PQ409 if it no longer holds it.';
+
+CREATE FUNCTION pgqueue.complete_many(ids bigint[], attempts integer[], results jsonb[], leases bigint[]) RETURNS SETOF bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+begin
+    return query
+    with done as materialized (
+        select d.id, d.attempt, d.result from unnest(ids, attempts, results) as d(id, attempt, result)
+    ), gone as (
+        delete from pgqueue.job j using done d
+         where j.id = d.id and j.attempt = d.attempt and j.state = 'running'
+        returning j.*, d.result
+    ), held as (
+        select g.*, l.worker, l.claimed_at from gone g left join pgqueue.lease l on l.id = g.lease_id
+    ), ended as (
+        insert into pgqueue.attempt (job_id, attempt, outcome, worker, started_at, finished_at)
+        select h.id, h.attempt, 'succeeded', coalesce(h.worker, 'unknown'), coalesce(h.claimed_at, moment), moment from held h
+    ), archived as (
+        insert into pgqueue.job_history (id, run_at, enqueued_at, finished_at, attempt, failures, losses, priority,
+                                         state, queue, task, args, headers, result, worker)
+        select h.id, h.run_at, h.enqueued_at, moment, h.attempt, h.failures, h.losses, h.priority,
+               'succeeded', h.queue, h.task, h.args, h.headers, h.result, h.worker from held h
+    )
+    select d.id from done d where not exists (select from gone g where g.id = d.id);
+    perform pgqueue.drop_leases(leases);
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.complete_many(ids bigint[], attempts integer[], results jsonb[], leases bigint[]) IS 'Completes a batch; returns the ids that were refused.';
+
+CREATE FUNCTION pgqueue.deregister_worker(name text, session uuid) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    delete from pgqueue.asleep a where a.worker = deregister_worker.name
+       and exists (select from pgqueue.worker w where w.name = deregister_worker.name and w.session = deregister_worker.session);
+    delete from pgqueue.worker w where w.name = deregister_worker.name and w.session = deregister_worker.session;
+$$;
+
+COMMENT ON FUNCTION pgqueue.deregister_worker(name text, session uuid) IS 'A worker stops.';
+
+CREATE FUNCTION pgqueue.drop_leases(leases bigint[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+    with empty as materialized (
+        select l.id from pgqueue.lease l
+         where l.id = any (leases)
+           and not exists (select from pgqueue.job j where j.id = any (l.job_ids) and j.lease_id = l.id)
+           for update skip locked)
+    delete from pgqueue.lease l using empty e where l.id = e.id
+$$;
+
+COMMENT ON FUNCTION pgqueue.drop_leases(leases bigint[]) IS 'Drops leases that hold no job any more.';
+
+CREATE FUNCTION pgqueue.drop_partitions() RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '300ms'
+    AS $_$
+declare
+    keep_from timestamptz;
+    part      record;
+    dropped   integer := 0;
+begin
+    select pgqueue.clock() - s.retention into keep_from from pgqueue.settings s;
+    for part in
+        select c.relname
+          from pg_inherits i join pg_class c on c.oid = i.inhrelid
+         where i.inhparent in ('pgqueue.attempt'::regclass, 'pgqueue.job_history'::regclass)
+           and c.relname ~ '_\d{8}$'
+           and to_date(right(c.relname, 8), 'YYYYMMDD') + 1 <= (keep_from at time zone 'UTC')::date
+    loop
+        execute format('drop table pgqueue.%I', part.relname);
+        dropped := dropped + 1;
+    end loop;
+    delete from pgqueue.attempt_default where finished_at < keep_from;
+    delete from pgqueue.job_history_default where finished_at < keep_from;
+    return dropped;
+end
+$_$;
+
+COMMENT ON FUNCTION pgqueue.drop_partitions() IS 'Drops finished jobs and attempts older than settings.retention.';
+
+CREATE FUNCTION pgqueue.end_attempt(job pgqueue.job, outcome text, error jsonb, moment timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    held pgqueue.lease;
+begin
+    select l.* into held from pgqueue.lease l where l.id = (job).lease_id;
+    insert into pgqueue.attempt (job_id, attempt, outcome, worker, started_at, finished_at, error)
+    values ((job).id, (job).attempt, outcome, coalesce(held.worker, 'unknown'), coalesce(held.claimed_at, moment), moment,
+            error);
+    delete from pgqueue.lease l where l.id = held.id and l.job_ids = array[(job).id];
+    return held.worker;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.end_attempt(job pgqueue.job, outcome text, error jsonb, moment timestamp with time zone) IS 'Records how an attempt ended; returns the worker''s name.';
+
+CREATE FUNCTION pgqueue.enqueue(task text, args jsonb DEFAULT '{}'::jsonb, queue text DEFAULT 'default'::text, priority integer DEFAULT 0, delay interval DEFAULT NULL::interval, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, unique_key text DEFAULT NULL::text, max_failures integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, headers jsonb DEFAULT '{}'::jsonb) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    fault  text := pgqueue.fault_of(task, args, queue, priority, delay, run_at, unique_key, max_failures, timeout, headers);
+    job_id bigint;
+begin
+    if fault is not null then
+        perform pgqueue.reject(fault);
+    end if;
+    perform pgqueue.check_room(coalesce(enqueue.queue, 'default'), octet_length(enqueue.args::text), 1);
+    -- A conflicting insert waits for the other transaction: if that rolls back, ours goes in. The loop turns only
+    -- where the other job ended between the two statements.
+    loop
+        insert into pgqueue.job as j (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout,
+                                      unique_key)
+        values (coalesce(enqueue.queue, 'default'), enqueue.task, coalesce(enqueue.args, '{}'),
+                coalesce(enqueue.headers, '{}'), coalesce(enqueue.priority, 0),
+                greatest(moment, coalesce(enqueue.run_at, moment + coalesce(enqueue.delay, interval '0'))), moment,
+                coalesce(enqueue.max_failures, 25), enqueue.timeout, enqueue.unique_key)
+        on conflict (unique_key) where unique_key is not null do nothing
+        returning j.id into job_id;
+        if found then
+            return job_id;
+        end if;
+        select j.id into job_id from pgqueue.job j where j.unique_key = enqueue.unique_key;
+        if found then
+            return job_id;
+        end if;
+    end loop;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.enqueue(task text, args jsonb, queue text, priority integer, delay interval, run_at timestamp with time zone, unique_key text, max_failures integer, timeout interval, headers jsonb) IS 'Adds a job in the caller''s transaction; returns its id.';
+
+CREATE FUNCTION pgqueue.enqueue_many(jobs jsonb) RETURNS SETOF bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    ids    bigint[];
+    r      record;
+begin
+    if jsonb_typeof(jobs) is distinct from 'array' then
+        perform pgqueue.reject(format('jobs is a JSON %s: give an array of objects, such as [{"task": "send"}]',
+                                      coalesce(jsonb_typeof(jobs), 'null')));
+    end if;
+    select e.position, coalesce('has the unknown key "' || k.key || '"', 'is a JSON ' || jsonb_typeof(e.job)) as wrong into r
+      from jsonb_array_elements(jobs) with ordinality as e(job, position)
+      left join lateral jsonb_object_keys(case when jsonb_typeof(e.job) = 'object' then e.job else '{}' end) as k(key) on true
+     where jsonb_typeof(e.job) <> 'object'
+        or k.key <> all ('{task,args,queue,priority,delay,run_at,unique_key,max_failures,timeout,headers}')
+     limit 1;
+    if found then
+        perform pgqueue.reject(
+            format('job %s of the array %s: give an object with the keys task, args, queue, priority, delay, run_at, '
+                   'unique_key, max_failures, timeout, headers', r.position, r.wrong));
+    end if;
+    begin
+        select e.position, f.fault into r
+          from jsonb_array_elements(jobs) with ordinality as e(job, position),
+               jsonb_to_record(e.job) as j(task text, args jsonb, queue text, priority integer, delay interval,
+                   run_at timestamptz, unique_key text, max_failures integer, timeout interval, headers jsonb),
+               pgqueue.fault_of(j.task, j.args, j.queue, j.priority, j.delay, j.run_at, j.unique_key, j.max_failures,
+                                j.timeout, j.headers) as f(fault)
+         where f.fault is not null
+         order by e.position
+         limit 1;
+    exception when data_exception then
+        perform pgqueue.reject(sqlerrm || ': give values of the types that pgqueue.enqueue takes');
+    end;
+    if r.fault is not null then
+        perform pgqueue.reject(format('in job %s of the array, %s', r.position, r.fault));
+    end if;
+    perform pgqueue.check_room(coalesce(e.job ->> 'queue', 'default'), max(octet_length(e.job ->> 'args')), count(*))
+       from jsonb_array_elements(jobs) as e(job)
+      group by coalesce(e.job ->> 'queue', 'default');
+
+    select array_agg(case when e.job ->> 'unique_key' is null
+                          then nextval(pg_get_serial_sequence('pgqueue.job', 'id')) end order by e.position)
+      into ids
+      from jsonb_array_elements(jobs) with ordinality as e(job, position);
+
+    insert into pgqueue.job (id, queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout)
+    select ids[e.position], coalesce(j.queue, 'default'), j.task, coalesce(j.args, '{}'), coalesce(j.headers, '{}'),
+           coalesce(j.priority, 0),
+           greatest(moment, coalesce(j.run_at, moment + coalesce(j.delay, interval '0'))), moment,
+           coalesce(j.max_failures, 25), j.timeout
+      from jsonb_array_elements(jobs) with ordinality as e(job, position),
+           jsonb_to_record(e.job) as j(task text, args jsonb, queue text, priority integer, delay interval,
+               run_at timestamptz, max_failures integer, timeout interval, headers jsonb)
+     where ids[e.position] is not null
+     order by e.position;
+
+    for r in
+        select e.position, j.*
+          from jsonb_array_elements(jobs) with ordinality as e(job, position),
+               jsonb_to_record(e.job) as j(task text, args jsonb, queue text, priority integer, delay interval,
+                   run_at timestamptz, unique_key text, max_failures integer, timeout interval, headers jsonb)
+         where j.unique_key is not null
+         order by j.unique_key, e.position
+    loop
+        ids[r.position] := pgqueue.enqueue(r.task, r.args, r.queue, r.priority, r.delay, r.run_at, r.unique_key,
+                                           r.max_failures, r.timeout, r.headers);
+    end loop;
+    return query select * from unnest(ids);
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.enqueue_many(jobs jsonb) IS 'Adds an array of jobs, objects with the keys of enqueue; returns their ids in order.';
+
+CREATE FUNCTION pgqueue.entomb(job pgqueue.job, reason text, error jsonb, buried_by text, moment timestamp with time zone) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    insert into pgqueue.dead_letter (id, run_at, enqueued_at, buried_at, attempt, failures, losses, max_failures,
+                                     max_losses, priority, queue, task, args, headers, timeout, unique_key, reason,
+                                     error, buried_by)
+    values ((job).id, (job).run_at, (job).enqueued_at, moment, (job).attempt, (job).failures, (job).losses,
+            (job).max_failures, (job).max_losses, (job).priority, (job).queue, (job).task, (job).args, (job).headers,
+            (job).timeout, (job).unique_key, reason, error, buried_by)
+$$;
+
+COMMENT ON FUNCTION pgqueue.entomb(job pgqueue.job, reason text, error jsonb, buried_by text, moment timestamp with time zone) IS 'Puts a job that has left pgqueue.job into dead_letter.';
+
+CREATE TABLE pgqueue.dead_letter (
+    id bigint NOT NULL,
+    run_at timestamp with time zone NOT NULL,
+    enqueued_at timestamp with time zone NOT NULL,
+    buried_at timestamp with time zone NOT NULL,
+    attempt integer NOT NULL,
+    failures integer NOT NULL,
+    losses integer NOT NULL,
+    max_failures integer NOT NULL,
+    max_losses integer NOT NULL,
+    priority smallint NOT NULL,
+    queue text NOT NULL,
+    task text NOT NULL,
+    args jsonb NOT NULL,
+    headers jsonb NOT NULL,
+    timeout interval,
+    unique_key text,
+    reason text NOT NULL,
+    error jsonb,
+    buried_by text NOT NULL
+);
+
+COMMENT ON TABLE pgqueue.dead_letter IS 'Buried jobs, whole; they wait for a human, who kicks or cancels them.';
+
+CREATE FUNCTION pgqueue.exhume(dead pgqueue.dead_letter) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    job_id bigint;
+begin
+    insert into pgqueue.job as j (id, run_at, enqueued_at, attempt, max_failures, max_losses, priority, queue, task, args,
+                                  headers, timeout, unique_key)
+    values ((dead).id, pgqueue.clock(), (dead).enqueued_at, (dead).attempt, (dead).max_failures, (dead).max_losses,
+            (dead).priority, (dead).queue, (dead).task, (dead).args, (dead).headers, (dead).timeout, (dead).unique_key)
+    on conflict (unique_key) where unique_key is not null do nothing
+    returning j.id into job_id;
+    if found then
+        delete from pgqueue.dead_letter d where d.id = (dead).id;
+        perform pgqueue.note('kick', (dead).queue, (dead).id, null);
+    end if;
+    return job_id;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.exhume(dead pgqueue.dead_letter) IS 'Moves one dead letter back to job.';
+
+CREATE FUNCTION pgqueue.extend(id bigint, attempt integer, lease interval DEFAULT '00:00:30'::interval) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    held   pgqueue.job;
+begin
+    perform pgqueue.check_duration('lease', coalesce(extend.lease, interval '0'), false);
+    select j.* into held from pgqueue.job j
+     where j.id = extend.id and j.attempt = extend.attempt and j.state = 'running'
+       for update;
+    if not found then
+        perform pgqueue.refuse(extend.id, 'extend', extend.attempt);
+    end if;
+    update pgqueue.lease l set expires_at = moment + extend.lease
+     where l.id = held.lease_id and l.job_ids = array[held.id];
+    if not found then
+        with own as (
+            insert into pgqueue.lease (worker, claimed_at, expires_at, job_ids)
+            select l.worker, l.claimed_at, moment + extend.lease, array[held.id]
+              from pgqueue.lease l where l.id = held.lease_id
+            returning id)
+        update pgqueue.job j set lease_id = own.id from own where j.id = held.id;
+    end if;
+    return moment + extend.lease;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.extend(id bigint, attempt integer, lease interval) IS 'The lease of one job ends this long from now; returns when.';
+
+CREATE FUNCTION pgqueue.fail(id bigint, attempt integer, error jsonb, retry_in interval DEFAULT NULL::interval) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    moment  timestamptz := pgqueue.clock();
+    held    pgqueue.job;
+    outcome text := case when error @> '{"timed_out": true}' then 'timed_out' else 'failed' end;
+begin
+    perform pgqueue.check_duration('retry_in', retry_in, true);
+    select j.* into held from pgqueue.job j
+     where j.id = fail.id and j.attempt = fail.attempt and j.state = 'running'
+       for update;
+    if not found then
+        perform pgqueue.refuse(fail.id, 'fail', fail.attempt);
+    end if;
+    held.failures := held.failures + 1;
+    if held.cancel_requested_at is not null then
+        perform pgqueue.settle_cancelled(held, outcome, error, moment);
+        return 'cancelled';
+    elsif held.failures > held.max_failures then
+        delete from pgqueue.job j where j.id = held.id;
+        perform pgqueue.entomb(held, format('failed %s times, at most %s are retried', held.failures, held.max_failures),
+                               error, pgqueue.end_attempt(held, outcome, error, moment), moment);
+        return 'buried';
+    end if;
+    held.run_at := moment + coalesce(retry_in, pgqueue.backoff(held.failures - 1));
+    update pgqueue.job j
+       set state = 'ready', run_at = held.run_at, failures = held.failures, lease_id = null
+     where j.id = held.id;
+    perform pgqueue.end_attempt(held, outcome, error, moment);
+    perform pgqueue.wake(held.queue, held.run_at);
+    return 'ready';
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.fail(id bigint, attempt integer, error jsonb, retry_in interval) IS 'A worker failed: the job is retried (ready), buried, or cancelled where that was asked for.';
+
+CREATE FUNCTION pgqueue.fall_asleep(worker text, queues text[]) RETURNS interval
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    moment   timestamptz := pgqueue.clock();
+    name     text;
+    paused   timestamptz;
+    due      timestamptz;
+    earliest timestamptz;
+begin
+    foreach name in array queues loop
+        select q.paused_until into paused from pgqueue.queue q where q.name = fall_asleep.name and q.paused_until > moment;
+        due := coalesce(paused, pgqueue.next_due(name, moment));
+        earliest := least(earliest, due);
+        due := case when paused is not null then '-infinity' else coalesce(due, 'infinity') end;
+        if not exists (select from pgqueue.asleep a
+                        where a.worker = fall_asleep.worker and a.queue = fall_asleep.name and a.next_run_at = due) then
+            insert into pgqueue.asleep as a (worker, queue, next_run_at) values (fall_asleep.worker, name, due)
+            on conflict (worker, queue) do update set next_run_at = excluded.next_run_at;
+        end if;
+    end loop;
+    return earliest - moment;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.fall_asleep(worker text, queues text[]) IS 'Marks a worker asleep; returns how long until the next due job.';
+
+CREATE FUNCTION pgqueue.fault_of(task text, args jsonb, queue text, priority integer, delay interval, run_at timestamp with time zone, unique_key text, max_failures integer, timeout interval, headers jsonb) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select case
+        when task is null or task = '' then 'task is empty: name the task to run'
+        when length(task) > 500 then format('task has %s characters: at most 500 fit', length(task))
+        when queue = '' then 'queue is empty: name a queue, such as ''default'''
+        when length(queue) > 200 then format('queue has %s characters: at most 200 fit', length(queue))
+        when jsonb_typeof(args) <> 'object'
+            then format('args is a JSON %s: give an object, such as {"user_id": 7}', jsonb_typeof(args))
+        when jsonb_typeof(headers) <> 'object'
+            then format('headers is a JSON %s: give an object, such as {"trace": "a1"}', jsonb_typeof(headers))
+        when priority not between -32768 and 32767
+            then format('priority is %s: give a whole number from -32768 (first) to 32767 (last)', priority)
+        when delay is not null and run_at is not null then 'delay and run_at are both given: give one of them'
+        when delay < interval '0' or delay > interval '100 years'
+            then format('delay is %s: give a duration from 0 to 100 years', delay)
+        when not isfinite(run_at) then format('run_at is %s: give a date', run_at)
+        when max_failures < 0 then format('max_failures is %s: give 0 (bury at once) or more', max_failures)
+        when timeout <= interval '0' then format('timeout is %s: give a duration above 0, or null for none', timeout)
+        when unique_key = '' then 'unique_key is empty: give a key, or null for none'
+        when octet_length(unique_key) > 2000
+            then format('unique_key has %s bytes: at most 2000 fit; hash it', octet_length(unique_key))
+    end
+$$;
+
+COMMENT ON FUNCTION pgqueue.fault_of(task text, args jsonb, queue text, priority integer, delay interval, run_at timestamp with time zone, unique_key text, max_failures integer, timeout interval, headers jsonb) IS 'What is wrong with a new job, and the cure; null where nothing is.';
+
+CREATE FUNCTION pgqueue.keep_held(ids bigint[], attempts integer[], lease interval) RETURNS TABLE(id bigint, attempt integer, verdict text)
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS $$
+    with held as materialized (
+        select h.id, h.attempt, j.lease_id, j.cancel_requested_at
+          from unnest(ids, attempts) as h(id, attempt)
+          left join pgqueue.job j on j.id = h.id and j.attempt = h.attempt and j.state = 'running'
+    ), standing as materialized (
+        select l.id from pgqueue.lease l
+         where l.id in (select h.lease_id from held h)
+         order by l.id
+           for update
+    ), kept as (
+        update pgqueue.lease l set expires_at = greatest(l.expires_at, pgqueue.clock() + keep_held.lease)
+          from standing s where l.id = s.id
+        returning l.id
+    )
+    select h.id, h.attempt, case when k.id is null then 'lost' else 'cancel' end
+      from held h left join kept k on k.id = h.lease_id
+     where k.id is null or h.cancel_requested_at is not null
+$$;
+
+COMMENT ON FUNCTION pgqueue.keep_held(ids bigint[], attempts integer[], lease interval) IS 'Extends the leases of these attempts; returns those that are lost, or to be cancelled.';
+
+CREATE FUNCTION pgqueue.kick(id bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    dead pgqueue.dead_letter;
+begin
+    select d.* into dead from pgqueue.dead_letter d where d.id = kick.id for update;
+    if not found then
+        perform pgqueue.refuse(kick.id, 'kick');
+    end if;
+    if pgqueue.exhume(dead) is null then
+        raise exception using errcode = 'PQ409', message = format(
+            'cannot kick job %s, a younger live job has its unique_key "%s": wait for that one, or cancel it',
+            kick.id, dead.unique_key);
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.kick(id bigint) IS 'A buried job is ready again, under its id.';
+
+CREATE FUNCTION pgqueue.kick_many(queue text, max_jobs integer DEFAULT 1) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    dead   pgqueue.dead_letter;
+    kicked integer := 0;
+begin
+    if max_jobs is null or max_jobs < 1 then
+        perform pgqueue.reject(format('max_jobs is %s: give a whole number of at least 1', coalesce(max_jobs::text, 'null')));
+    end if;
+    for dead in
+        select d.* from pgqueue.dead_letter d
+         where d.queue = kick_many.queue
+           and not exists (select from pgqueue.job j where j.unique_key = d.unique_key)
+         order by d.buried_at, d.id
+         limit max_jobs
+           for update skip locked
+    loop
+        kicked := kicked + (pgqueue.exhume(dead) is not null)::integer;
+    end loop;
+    return kicked;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.kick_many(queue text, max_jobs integer) IS 'Kicks the oldest buried jobs of a queue; returns how many.';
+
+CREATE FUNCTION pgqueue.maintain() RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    if not pg_try_advisory_xact_lock(hashtextextended('pgqueue.maintain', 0)) then
+        return false;
+    end if;
+    delete from pgqueue.asleep a
+     where not exists (select from pgqueue.worker w
+                        where w.name = a.worker and w.last_seen > pgqueue.clock() - interval '30 s');
+    delete from pgqueue.worker w where w.last_seen < pgqueue.clock() - interval '1 day';
+    perform pgqueue.make_partitions();
+    perform pgqueue.drop_partitions();
+    return true;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.maintain() IS 'Partitions, retention and tidying; false where somebody else is at it.';
+
+CREATE FUNCTION pgqueue.make_partitions(days_ahead integer DEFAULT 3) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '300ms'
+    AS $$
+declare
+    today  date := (pgqueue.clock() at time zone 'UTC')::date;
+    parent text;
+    name   text;
+    starts timestamptz;
+    ends   timestamptz;
+    made   integer := 0;
+begin
+    foreach parent in array '{attempt,job_history}'::text[] loop
+        for n in 0..days_ahead loop
+            name := parent || to_char(today + n, '"_"YYYYMMDD');
+            continue when to_regclass('pgqueue.' || quote_ident(name)) is not null;
+            starts := (today + n)::timestamp at time zone 'UTC';
+            ends := (today + n + 1)::timestamp at time zone 'UTC';
+            execute format('create table pgqueue.%I (like pgqueue.%I including all)', name, parent);
+            execute format('with moved as (delete from pgqueue.%I where finished_at >= %L and finished_at < %L returning *) '
+                           'insert into pgqueue.%I select * from moved', parent || '_default', starts, ends, name);
+            execute format('alter table pgqueue.%I attach partition pgqueue.%I for values from (%L) to (%L)',
+                           parent, name, starts, ends);
+            made := made + 1;
+        end loop;
+    end loop;
+    return made;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.make_partitions(days_ahead integer) IS 'Makes the partitions of today and the days ahead; returns how many.';
+
+CREATE FUNCTION pgqueue.next_due(queue text, moment timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    at_priority smallint;
+    due         timestamptz;
+    earliest    timestamptz;
+begin
+    loop
+        select j.priority into at_priority from pgqueue.job j
+         where j.queue = next_due.queue and j.state = 'ready' and j.priority > coalesce(at_priority, -32769)
+         order by j.queue, j.priority, j.run_at, j.id
+         limit 1;
+        exit when not found;
+        select j.run_at into due from pgqueue.job j
+         where j.queue = next_due.queue and j.state = 'ready' and j.priority = at_priority and j.run_at > moment
+         order by j.queue, j.priority, j.run_at, j.id
+         limit 1;
+        earliest := least(earliest, due);
+    end loop;
+    return earliest;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.next_due(queue text, moment timestamp with time zone) IS 'When the next scheduled job of a queue is due.';
+
+CREATE FUNCTION pgqueue.note(verb text, queue text, job_id bigint, detail jsonb) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    insert into pgqueue.audit (at, actor, verb, queue, job_id, detail)
+    values (pgqueue.clock(), session_user, verb, queue, job_id, coalesce(detail, '{}'))
+$$;
+
+COMMENT ON FUNCTION pgqueue.note(verb text, queue text, job_id bigint, detail jsonb) IS 'Writes who did what into audit.';
+
+CREATE FUNCTION pgqueue.pause(queue text, duration interval DEFAULT NULL::interval) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    until timestamptz := coalesce(pgqueue.clock() + pause.duration, '9999-12-30 00:00:00+00');
+begin
+    if coalesce(pause.queue, '') = '' then
+        perform pgqueue.reject('queue is empty: name the queue to pause');
+    end if;
+    perform pgqueue.check_duration('duration', pause.duration, false);
+    insert into pgqueue.queue (name, paused_until) values (pause.queue, until)
+    on conflict (name) do update set paused_until = excluded.paused_until;
+    perform pgqueue.note('pause', pause.queue, null, jsonb_build_object('until', until));
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.pause(queue text, duration interval) IS 'No job of the queue is claimed until then, or until resume.';
+
+CREATE FUNCTION pgqueue.purge(queue text) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    purged integer;
+begin
+    with waiting as materialized (
+        select j.id from pgqueue.job j
+         where j.queue = purge.queue and j.state in ('ready', 'blocked')
+           for update skip locked
+    ), gone as (
+        delete from pgqueue.job j using waiting w where j.id = w.id returning j.*
+    ), archived as (
+        insert into pgqueue.job_history (id, run_at, enqueued_at, finished_at, attempt, failures, losses, priority,
+                                         state, queue, task, args, headers, reason)
+        select g.id, g.run_at, g.enqueued_at, moment, g.attempt, g.failures, g.losses, g.priority,
+               'cancelled', g.queue, g.task, g.args, g.headers, 'purged' from gone g
+    )
+    select count(*) into purged from gone;
+    perform pgqueue.note('purge', purge.queue, null, jsonb_build_object('jobs', purged));
+    return purged;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.purge(queue text) IS 'Removes waiting jobs, which go to history as cancelled; returns how many.';
+
+CREATE FUNCTION pgqueue.reap(max_jobs integer DEFAULT 1000) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    leases bigint[];
+    lost   pgqueue.job;
+    reaped integer := 0;
+begin
+    if max_jobs is null or max_jobs < 1 then
+        perform pgqueue.reject(format('max_jobs is %s: give a whole number of at least 1', coalesce(max_jobs::text, 'null')));
+    end if;
+    select array_agg(e.id) into leases
+      from (select l.id from pgqueue.lease l
+             where l.expires_at <= moment
+             order by l.expires_at
+             limit max_jobs
+               for update skip locked) e;
+    if leases is null then
+        return 0;
+    end if;
+    for lost in
+        select j.* from pgqueue.lease l
+         cross join lateral unnest(l.job_ids) as member(id)
+          join pgqueue.job j on j.id = member.id and j.lease_id = l.id and j.state = 'running'
+         where l.id = any (leases)
+         limit max_jobs
+           for update of j skip locked
+    loop
+        lost.losses := lost.losses + 1;
+        if lost.cancel_requested_at is not null then
+            perform pgqueue.settle_cancelled(lost, 'lost', null, moment);
+        elsif lost.losses > lost.max_losses then
+            delete from pgqueue.job j where j.id = lost.id;
+            perform pgqueue.entomb(
+                lost, format('lost %s times, at most %s are forgiven', lost.losses, lost.max_losses), null,
+                pgqueue.end_attempt(lost, 'lost', null, moment), moment);
+        else
+            update pgqueue.job j set state = 'ready', run_at = moment, losses = lost.losses, lease_id = null
+             where j.id = lost.id;
+            perform pgqueue.end_attempt(lost, 'lost', null, moment);
+            perform pgqueue.wake(lost.queue, moment);
+        end if;
+        reaped := reaped + 1;
+    end loop;
+    perform pgqueue.drop_leases(leases);
+    return reaped;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.reap(max_jobs integer) IS 'Takes back the jobs of expired leases: ready again at once, or buried; returns how many.';
+
+CREATE FUNCTION pgqueue.refuse(id bigint, verb text, attempt integer DEFAULT NULL::integer) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    live pgqueue.job;
+    over text;
+begin
+    select j.* into live from pgqueue.job j where j.id = refuse.id;
+    if live.state = 'running' and live.attempt is distinct from refuse.attempt then
+        raise exception using errcode = 'PQ409', message = format(
+            'cannot %s job %s as attempt %s, attempt %s holds it: drop this result, the newer attempt''s stands',
+            verb, refuse.id, coalesce(refuse.attempt::text, 'null'), live.attempt);
+    elsif live.id is not null then
+        raise exception using errcode = 'PQ409', message = format(
+            'cannot %s job %s, it is %s: look at it with pgqueue job %s', verb, refuse.id, live.state, refuse.id);
+    elsif exists (select from pgqueue.dead_letter d where d.id = refuse.id) then
+        raise exception using errcode = 'PQ409', message = format(
+            'cannot %s job %s, it is buried: pgqueue kick %s makes it ready again', verb, refuse.id, refuse.id);
+    end if;
+    select h.state into over from pgqueue.job_history h where h.id = refuse.id limit 1;
+    if over is not null then
+        raise exception using errcode = 'PQ409', message = format(
+            'cannot %s job %s, it has already %s: nothing is left to do', verb, refuse.id,
+            case over when 'cancelled' then 'been cancelled' else over end);
+    end if;
+    raise exception using errcode = 'PQ404', message = format(
+        'cannot %s job %s, there is no such job: it was never committed, or its history has been dropped', verb, refuse.id);
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.refuse(id bigint, verb text, attempt integer) IS 'Raises PQ409 or PQ404 with the reason.';
+
+CREATE FUNCTION pgqueue.register_worker(name text, host text, pid integer, session uuid, queues text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    other  pgqueue.worker;
+begin
+    if coalesce(register_worker.name, '') = '' then
+        perform pgqueue.reject('the worker''s name is empty: give it one');
+    end if;
+    insert into pgqueue.worker as w (name, host, pid, session, state, queues, started_at, last_seen)
+    values (register_worker.name, register_worker.host, register_worker.pid, register_worker.session, 'running',
+            register_worker.queues, moment, moment)
+    on conflict (name) do update
+       set host = excluded.host, pid = excluded.pid, session = excluded.session, state = excluded.state,
+           queues = excluded.queues, started_at = excluded.started_at, last_seen = excluded.last_seen
+     where w.session = excluded.session
+        or w.last_seen < moment - interval '30 s'
+        or w.host = excluded.host and w.pid = excluded.pid;
+    if not found then
+        select w.* into other from pgqueue.worker w where w.name = register_worker.name;
+        raise exception using errcode = 'PQ409', message = format(
+            'worker "%s" is running already on host %s as process %s, seen %s: stop it, or choose another --name',
+            other.name, other.host, other.pid, other.last_seen);
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.register_worker(name text, host text, pid integer, session uuid, queues text[]) IS 'A worker starts; PQ409 where its name is in use.';
+
+CREATE FUNCTION pgqueue.reject(message text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    raise exception using errcode = 'PQ422', message = reject.message;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.reject(message text) IS 'Raises PQ422: bad input.';
+
+CREATE FUNCTION pgqueue.release(id bigint, attempt integer, delay interval DEFAULT '00:00:00'::interval, priority integer DEFAULT NULL::integer) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    held   pgqueue.job;
+begin
+    perform pgqueue.check_duration('delay', release.delay, true);
+    if release.priority not between -32768 and 32767 then
+        perform pgqueue.reject(format('priority is %s: give a whole number from -32768 (first) to 32767 (last)',
+                                      release.priority));
+    end if;
+    select j.* into held from pgqueue.job j
+     where j.id = release.id and j.attempt = release.attempt and j.state = 'running'
+       for update;
+    if not found then
+        perform pgqueue.refuse(release.id, 'release', release.attempt);
+    end if;
+    if held.cancel_requested_at is not null then
+        perform pgqueue.settle_cancelled(held, 'cancelled', null, moment);
+        return;
+    end if;
+    held.run_at := moment + coalesce(release.delay, interval '0');
+    update pgqueue.job j
+       set state = 'ready', run_at = held.run_at, lease_id = null,
+           priority = coalesce(release.priority, held.priority)
+     where j.id = held.id;
+    perform pgqueue.end_attempt(held, 'released', null, moment);
+    perform pgqueue.wake(held.queue, held.run_at);
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.release(id bigint, attempt integer, delay interval, priority integer) IS 'A worker gives a job back unharmed; counts as no failure.';
+
+CREATE FUNCTION pgqueue.resume(queue text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    update pgqueue.queue q set paused_until = null where q.name = resume.queue and q.paused_until is not null;
+    if found then
+        perform pgqueue.note('resume', resume.queue, null, null);
+        if exists (select from pgqueue.asleep a where a.queue = resume.queue) then
+            perform pg_notify('pgqueue', resume.queue);
+        end if;
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.resume(queue text) IS 'Ends a pause; nothing happens where there is none.';
+
+CREATE FUNCTION pgqueue.schema_version() RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select 7 $$;
+
+COMMENT ON FUNCTION pgqueue.schema_version() IS 'The number of the newest revision applied.';
+
+CREATE FUNCTION pgqueue.settle_cancelled(job pgqueue.job, outcome text, error jsonb, moment timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+    delete from pgqueue.job j where j.id = (job).id;
+    perform pgqueue.archive(job, 'cancelled', null, (job).cancel_reason,
+                            pgqueue.end_attempt(job, outcome, error, moment), moment);
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.settle_cancelled(job pgqueue.job, outcome text, error jsonb, moment timestamp with time zone) IS 'Moves a running job whose cancellation was asked for into history.';
+
+CREATE FUNCTION pgqueue.still_here(name text, session uuid, state text) RETURNS boolean
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with seen as (
+        update pgqueue.worker w set last_seen = pgqueue.clock(), state = still_here.state
+         where w.name = still_here.name and w.session = still_here.session
+        returning 1)
+    select exists (select from seen)
+$$;
+
+COMMENT ON FUNCTION pgqueue.still_here(name text, session uuid, state text) IS 'Presence, every few seconds; false where the row is another''s or gone.';
+
+CREATE FUNCTION pgqueue.wake(queue text, run_at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    if exists (select from pgqueue.asleep a where a.queue = wake.queue and a.next_run_at > wake.run_at) then
+        perform pg_notify('pgqueue', wake.queue);
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.wake(queue text, run_at timestamp with time zone) IS 'NOTIFY pgqueue with the queue''s name, if a sleeper needs it.';
+
+CREATE FUNCTION pgqueue.wake_for_new_jobs() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if exists (select from pgqueue.asleep) then
+        perform pgqueue.wake(n.queue, min(n.run_at)) from new_jobs n where n.state = 'ready' group by n.queue;
+    end if;
+    return null;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.wake_for_new_jobs() IS 'Statement trigger on job: the gated wake-up.';
+
+CREATE FUNCTION pgqueue.wake_up(worker text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ delete from pgqueue.asleep a where a.worker = wake_up.worker $$;
+
+COMMENT ON FUNCTION pgqueue.wake_up(worker text) IS 'The worker is busy: nobody needs to notify it.';
+
+CREATE UNLOGGED TABLE pgqueue.asleep (
+    worker text NOT NULL,
+    queue text NOT NULL,
+    next_run_at timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE pgqueue.asleep IS 'Who sleeps, and the next run_at it knows of: only something earlier needs to wake it.';
+
+CREATE TABLE pgqueue.attempt (
+    job_id bigint NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    finished_at timestamp with time zone NOT NULL,
+    attempt integer NOT NULL,
+    outcome text NOT NULL,
+    worker text NOT NULL,
+    error jsonb,
+    CONSTRAINT attempt_outcome_is_known CHECK ((outcome = ANY (ARRAY['succeeded'::text, 'failed'::text, 'lost'::text, 'timed_out'::text, 'released'::text, 'cancelled'::text])))
+)
+PARTITION BY RANGE (finished_at);
+
+COMMENT ON TABLE pgqueue.attempt IS 'One row per attempt, written once, when it ends.';
+
+CREATE TABLE pgqueue.attempt_default (
+    job_id bigint CONSTRAINT attempt_job_id_not_null NOT NULL,
+    started_at timestamp with time zone CONSTRAINT attempt_started_at_not_null NOT NULL,
+    finished_at timestamp with time zone CONSTRAINT attempt_finished_at_not_null NOT NULL,
+    attempt integer CONSTRAINT attempt_attempt_not_null NOT NULL,
+    outcome text CONSTRAINT attempt_outcome_not_null NOT NULL,
+    worker text CONSTRAINT attempt_worker_not_null NOT NULL,
+    error jsonb,
+    CONSTRAINT attempt_outcome_is_known CHECK ((outcome = ANY (ARRAY['succeeded'::text, 'failed'::text, 'lost'::text, 'timed_out'::text, 'released'::text, 'cancelled'::text])))
+);
+
+CREATE TABLE pgqueue.lease (
+    id bigint NOT NULL,
+    claimed_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    worker text NOT NULL,
+    job_ids bigint[] NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500', autovacuum_vacuum_cost_delay='0');
+
+COMMENT ON TABLE pgqueue.lease IS 'Who holds which jobs until when; a job belongs to it only while job.lease_id agrees.';
+
+CREATE VIEW pgqueue.attempts AS
+ SELECT a.job_id,
+    a.attempt,
+    a.outcome,
+    a.worker,
+    a.started_at,
+    a.finished_at,
+    a.error
+   FROM pgqueue.attempt a
+UNION ALL
+ SELECT j.id AS job_id,
+    j.attempt,
+    NULL::text AS outcome,
+    l.worker,
+    l.claimed_at AS started_at,
+    NULL::timestamp with time zone AS finished_at,
+    NULL::jsonb AS error
+   FROM (pgqueue.job j
+     JOIN pgqueue.lease l ON ((l.id = j.lease_id)))
+  WHERE (j.state = 'running'::text);
+
+COMMENT ON VIEW pgqueue.attempts IS 'Every attempt; a running one has no outcome yet.';
+
+CREATE TABLE pgqueue.audit (
+    id bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    actor text NOT NULL,
+    verb text NOT NULL,
+    queue text,
+    job_id bigint,
+    detail jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+COMMENT ON TABLE pgqueue.audit IS 'What operators did: bury, kick, cancel, pause, resume, purge.';
+
+ALTER TABLE pgqueue.audit ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pgqueue.audit_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE pgqueue.job_history (
+    id bigint NOT NULL,
+    run_at timestamp with time zone NOT NULL,
+    enqueued_at timestamp with time zone NOT NULL,
+    finished_at timestamp with time zone NOT NULL,
+    attempt integer NOT NULL,
+    failures integer NOT NULL,
+    losses integer NOT NULL,
+    priority smallint NOT NULL,
+    state text NOT NULL,
+    queue text NOT NULL,
+    task text NOT NULL,
+    args jsonb NOT NULL,
+    headers jsonb NOT NULL,
+    result jsonb,
+    reason text,
+    worker text,
+    CONSTRAINT job_history_state_is_known CHECK ((state = ANY (ARRAY['succeeded'::text, 'cancelled'::text, 'expired'::text])))
+)
+PARTITION BY RANGE (finished_at);
+
+COMMENT ON TABLE pgqueue.job_history IS 'Finished jobs with their results, for settings.retention.';
+
+CREATE TABLE pgqueue.job_history_default (
+    id bigint CONSTRAINT job_history_id_not_null NOT NULL,
+    run_at timestamp with time zone CONSTRAINT job_history_run_at_not_null NOT NULL,
+    enqueued_at timestamp with time zone CONSTRAINT job_history_enqueued_at_not_null NOT NULL,
+    finished_at timestamp with time zone CONSTRAINT job_history_finished_at_not_null NOT NULL,
+    attempt integer CONSTRAINT job_history_attempt_not_null NOT NULL,
+    failures integer CONSTRAINT job_history_failures_not_null NOT NULL,
+    losses integer CONSTRAINT job_history_losses_not_null NOT NULL,
+    priority smallint CONSTRAINT job_history_priority_not_null NOT NULL,
+    state text CONSTRAINT job_history_state_not_null NOT NULL,
+    queue text CONSTRAINT job_history_queue_not_null NOT NULL,
+    task text CONSTRAINT job_history_task_not_null NOT NULL,
+    args jsonb CONSTRAINT job_history_args_not_null NOT NULL,
+    headers jsonb CONSTRAINT job_history_headers_not_null NOT NULL,
+    result jsonb,
+    reason text,
+    worker text,
+    CONSTRAINT job_history_state_is_known CHECK ((state = ANY (ARRAY['succeeded'::text, 'cancelled'::text, 'expired'::text])))
+);
+
+ALTER TABLE pgqueue.job ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME pgqueue.job_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE VIEW pgqueue.jobs AS
+ SELECT j.id,
+    j.queue,
+    j.task,
+        CASE
+            WHEN ((j.state = 'ready'::text) AND (j.run_at > pgqueue.clock())) THEN 'scheduled'::text
+            ELSE j.state
+        END AS state,
+    j.priority,
+    j.run_at,
+    j.attempt,
+    j.failures,
+    j.losses,
+    j.args,
+    j.headers,
+    NULL::jsonb AS result,
+    j.cancel_reason AS reason,
+    j.enqueued_at,
+    NULL::timestamp with time zone AS finished_at,
+    l.worker,
+    l.expires_at AS lease_expires_at,
+    j.unique_key,
+    j.cancel_requested_at
+   FROM (pgqueue.job j
+     LEFT JOIN pgqueue.lease l ON ((l.id = j.lease_id)))
+UNION ALL
+ SELECT d.id,
+    d.queue,
+    d.task,
+    'buried'::text AS state,
+    d.priority,
+    d.run_at,
+    d.attempt,
+    d.failures,
+    d.losses,
+    d.args,
+    d.headers,
+    NULL::jsonb AS result,
+    d.reason,
+    d.enqueued_at,
+    NULL::timestamp with time zone AS finished_at,
+    NULL::text AS worker,
+    NULL::timestamp with time zone AS lease_expires_at,
+    d.unique_key,
+    NULL::timestamp with time zone AS cancel_requested_at
+   FROM pgqueue.dead_letter d
+UNION ALL
+ SELECT h.id,
+    h.queue,
+    h.task,
+    h.state,
+    h.priority,
+    h.run_at,
+    h.attempt,
+    h.failures,
+    h.losses,
+    h.args,
+    h.headers,
+    h.result,
+    h.reason,
+    h.enqueued_at,
+    h.finished_at,
+    h.worker,
+    NULL::timestamp with time zone AS lease_expires_at,
+    NULL::text AS unique_key,
+    NULL::timestamp with time zone AS cancel_requested_at
+   FROM pgqueue.job_history h;
+
+COMMENT ON VIEW pgqueue.jobs IS 'Every job, live, buried and finished.';
+
+ALTER TABLE pgqueue.lease ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME pgqueue.lease_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE pgqueue.queue (
+    name text NOT NULL,
+    paused_until timestamp with time zone,
+    max_args_bytes integer DEFAULT 1048576 NOT NULL,
+    max_waiting integer,
+    CONSTRAINT queue_max_args_bytes_check CHECK ((max_args_bytes > 0)),
+    CONSTRAINT queue_max_waiting_check CHECK ((max_waiting > 0)),
+    CONSTRAINT queue_name_check CHECK (((name <> ''::text) AND (length(name) <= 200)))
+);
+
+COMMENT ON TABLE pgqueue.queue IS 'Settings of those queues that have any; a queue needs no row here.';
+
+CREATE VIEW pgqueue.queues AS
+ WITH live AS (
+         SELECT j.queue,
+            count(*) FILTER (WHERE ((j.state = 'ready'::text) AND (j.run_at <= c.moment))) AS ready,
+            count(*) FILTER (WHERE ((j.state = 'ready'::text) AND (j.run_at > c.moment))) AS scheduled,
+            count(*) FILTER (WHERE (j.state = 'running'::text)) AS running,
+            count(*) FILTER (WHERE (j.state = 'blocked'::text)) AS blocked,
+            EXTRACT(epoch FROM max((c.moment - j.run_at)) FILTER (WHERE ((j.state = 'ready'::text) AND (j.run_at <= c.moment)))) AS oldest_ready_seconds
+           FROM (pgqueue.job j
+             CROSS JOIN ( SELECT pgqueue.clock() AS moment) c)
+          GROUP BY j.queue
+        ), dead AS (
+         SELECT d.queue,
+            count(*) AS buried
+           FROM pgqueue.dead_letter d
+          GROUP BY d.queue
+        ), names AS (
+         SELECT live_1.queue
+           FROM live live_1
+        UNION
+         SELECT dead_1.queue
+           FROM dead dead_1
+        UNION
+         SELECT queue.name
+           FROM pgqueue.queue
+        )
+ SELECT n.queue,
+    COALESCE(live.ready, (0)::bigint) AS ready,
+    COALESCE(live.scheduled, (0)::bigint) AS scheduled,
+    COALESCE(live.running, (0)::bigint) AS running,
+    COALESCE(live.blocked, (0)::bigint) AS blocked,
+    COALESCE(dead.buried, (0)::bigint) AS buried,
+    (live.oldest_ready_seconds)::double precision AS oldest_ready_seconds,
+        CASE
+            WHEN (q.paused_until > pgqueue.clock()) THEN q.paused_until
+            ELSE NULL::timestamp with time zone
+        END AS paused_until
+   FROM (((names n
+     LEFT JOIN live ON ((live.queue = n.queue)))
+     LEFT JOIN dead ON ((dead.queue = n.queue)))
+     LEFT JOIN pgqueue.queue q ON ((q.name = n.queue)));
+
+COMMENT ON VIEW pgqueue.queues IS 'Counts by queue; counting reads the live jobs, so ask seldom.';
+
+CREATE TABLE pgqueue.schema_revision (
+    version_num character varying(32) NOT NULL
+);
+
+CREATE TABLE pgqueue.settings (
+    one_row boolean DEFAULT true NOT NULL,
+    retention interval DEFAULT '7 days'::interval NOT NULL,
+    CONSTRAINT settings_one_row_check CHECK (one_row),
+    CONSTRAINT settings_retention_check CHECK ((retention > '00:00:00'::interval))
+);
+
+COMMENT ON TABLE pgqueue.settings IS 'One row: how long finished jobs and attempts are kept.';
+
+CREATE TABLE pgqueue.worker (
+    name text NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    session uuid NOT NULL,
+    state text NOT NULL,
+    queues text[] NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    last_seen timestamp with time zone NOT NULL,
+    CONSTRAINT worker_name_check CHECK ((name <> ''::text)),
+    CONSTRAINT worker_state_check CHECK ((state = ANY (ARRAY['running'::text, 'stopping'::text])))
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE pgqueue.worker IS 'Presence of worker processes; session tells two processes with one name apart.';
+
+CREATE VIEW pgqueue.workers AS
+ SELECT name AS worker,
+    host,
+    pid,
+        CASE
+            WHEN (last_seen < (pgqueue.clock() - '00:00:30'::interval)) THEN 'dead'::text
+            ELSE state
+        END AS state,
+    queues,
+    started_at,
+    last_seen,
+    ( SELECT count(*) AS count
+           FROM ((pgqueue.lease l
+             CROSS JOIN LATERAL unnest(l.job_ids) member(id))
+             JOIN pgqueue.job j ON (((j.id = member.id) AND (j.lease_id = l.id))))
+          WHERE (l.worker = w.name)) AS running
+   FROM pgqueue.worker w;
+
+COMMENT ON VIEW pgqueue.workers IS 'Worker processes; dead where not seen for 30 s.';
+
+ALTER TABLE ONLY pgqueue.attempt ATTACH PARTITION pgqueue.attempt_default DEFAULT;
+
+ALTER TABLE ONLY pgqueue.job_history ATTACH PARTITION pgqueue.job_history_default DEFAULT;
+
+ALTER TABLE ONLY pgqueue.asleep
+    ADD CONSTRAINT asleep_pkey PRIMARY KEY (worker, queue);
+
+ALTER TABLE ONLY pgqueue.audit
+    ADD CONSTRAINT audit_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pgqueue.dead_letter
+    ADD CONSTRAINT dead_letter_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pgqueue.job
+    ADD CONSTRAINT job_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pgqueue.lease
+    ADD CONSTRAINT lease_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pgqueue.queue
+    ADD CONSTRAINT queue_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY pgqueue.schema_revision
+    ADD CONSTRAINT schema_revision_pkc PRIMARY KEY (version_num);
+
+ALTER TABLE ONLY pgqueue.settings
+    ADD CONSTRAINT settings_pkey PRIMARY KEY (one_row);
+
+ALTER TABLE ONLY pgqueue.worker
+    ADD CONSTRAINT worker_pkey PRIMARY KEY (name);
+
+CREATE INDEX attempt_job ON ONLY pgqueue.attempt USING btree (job_id);
+
+CREATE INDEX attempt_default_job_id_idx ON pgqueue.attempt_default USING btree (job_id);
+
+CREATE INDEX dead_letter_oldest ON pgqueue.dead_letter USING btree (queue, buried_at, id);
+
+CREATE INDEX job_claim ON pgqueue.job USING btree (queue, priority, run_at, id) WHERE (state = 'ready'::text);
+
+CREATE INDEX job_history_id ON ONLY pgqueue.job_history USING btree (id);
+
+CREATE INDEX job_history_default_id_idx ON pgqueue.job_history_default USING btree (id);
+
+CREATE UNIQUE INDEX job_unique_key ON pgqueue.job USING btree (unique_key) WHERE (unique_key IS NOT NULL);
+
+ALTER INDEX pgqueue.attempt_job ATTACH PARTITION pgqueue.attempt_default_job_id_idx;
+
+ALTER INDEX pgqueue.job_history_id ATTACH PARTITION pgqueue.job_history_default_id_idx;
+
+CREATE TRIGGER wake_for_new_jobs AFTER INSERT ON pgqueue.job REFERENCING NEW TABLE AS new_jobs FOR EACH STATEMENT EXECUTE FUNCTION pgqueue.wake_for_new_jobs();

@@ -1,0 +1,23 @@
+"""The command line. A command reads options, makes one call, prints."""
+
+from .app import app
+from .enqueueing import enqueue, result
+from .operating import bury, cancel, kick, pause, purge, resume
+from .reading import attempts, job, jobs, queues, workers
+from .running import demo, dev, worker
+from .setting_up import doctor, migrate
+
+__all__ = ["app", "main"]
+
+# In the order in which --help lists them.
+for _command in (
+    *(migrate, worker, enqueue, result),
+    *(jobs, job, attempts, queues, workers),
+    *(bury, kick, cancel, pause, resume, purge),
+    *(doctor, demo, dev),
+):
+    app.command()(_command)
+
+
+def main() -> None:
+    app(prog_name="pgqueue")

@@ -1,0 +1,308 @@
+"""Keeps the hands full: settles what has ended, claims for the hands that are free, rests when there is nothing.
+
+One connection, one loop. While a statement is on its way the handlers go on, and what ends meanwhile is settled with
+the next round, so batches grow with the load and a lone job is settled at once.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import Any, assert_never
+
+import psycopg
+
+from .. import calls, database
+from ..calls import Call
+from ..errors import InvalidInput, PgqueueError, StaleAttempt
+from ..jobs import Buried, Cancelled, ClaimedJob, Done, Failed, JobError, JobId, Lost, Outcome, Released, Settled
+from ..running import Connections
+from ..tasks import Tasks
+from .executors import Execution, Stop
+from .leases import LeaseKeeper
+from .options import Options
+from .pace import Pace
+from .threads import Threads
+from .watermark import Watermark
+
+log = logging.getLogger("pgqueue.worker")
+
+FIRST_NAP = 0.02
+"""Seconds until the first look after falling asleep; it doubles up to the poll interval. A commit that races with
+falling asleep sends no notification: these looks close the gap."""
+
+BUSY_BEFORE_WAKING_UP = 1.0
+"""Seconds of work after which the worker says that it is awake, so that at low rates the flag does not churn."""
+
+FIRST_RETRY = 0.05
+_SLOWEST_RETRY = 5.0
+
+
+class Dispatcher:
+    def __init__(self, dsn: str, options: Options, tasks: Tasks, connections: Connections) -> None:
+        self._dsn = dsn
+        self._options = options
+        self._tasks = tasks
+        self._connections = connections
+        self._threads = Threads(options.concurrency)
+        self._watermarks = {queue: Watermark() for queue in options.queues}
+        self._pace = Pace(options.concurrency)
+        self._waiting: deque[tuple[ClaimedJob, float]] = deque()
+        self._running: dict[tuple[JobId, int], Execution] = {}
+        self._outcomes: dict[tuple[JobId, int], tuple[ClaimedJob, Outcome]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._stirred = asyncio.Event()
+        self._stopping = False
+        self._is_asleep = False
+        self._busy_since: float | None = None
+        self._nap = FIRST_NAP
+        self._empty_leases: list[int] = []
+        self._patience = max(1.0, options.lease.total_seconds() / 10)
+        self.keeper = LeaseKeeper(options.lease, self._on_verdict)
+        self._loop = asyncio.get_running_loop()
+
+    # What others tell the dispatcher.
+
+    def wake(self) -> None:
+        """There may be work."""
+        self._nap = FIRST_NAP
+        self._stirred.set()
+
+    def cancel(self, id: int) -> None:
+        """Somebody has asked to cancel this job, which may or may not be one of ours."""
+        for job_id, attempt in [*self._running, *((job.id, job.attempt) for job, _ in self._waiting)]:
+            if job_id == id:
+                self._stop_one(job_id, attempt, Stop.CANCEL)
+
+    def _on_verdict(self, id: JobId, attempt: int, verdict: str) -> None:
+        """From the keeper's thread."""
+        with suppress(RuntimeError):  # the loop is closed, and nothing runs any more
+            self._loop.call_soon_threadsafe(self._stop_one, id, attempt, Stop(verdict))
+
+    def _stop_one(self, id: JobId, attempt: int, why: Stop) -> None:
+        execution = self._running.get((id, attempt))
+        if execution is not None:
+            log.warning(f"stopping a job: {why}", extra={"job": id, "attempt": attempt})
+            execution.stop(why)
+            return
+        for entry in [entry for entry in self._waiting if (entry[0].id, entry[0].attempt) == (id, attempt)]:
+            self._waiting.remove(entry)
+            self._ended(entry[0], Lost() if why is Stop.LOST else Cancelled())
+
+    def stop(self) -> None:
+        """Claim no more, give back what has not begun, let the rest finish for as long as the grace allows."""
+        if not self._stopping:
+            self._stopping = True
+            self._give_back_waiting()
+            self._loop.call_later(self._options.grace.total_seconds(), self.stop_at_once)
+            self._stirred.set()
+
+    def stop_at_once(self) -> None:
+        self.stop()
+        for execution in self._running.values():
+            execution.stop(Stop.SHUTDOWN)
+
+    # The loop.
+
+    async def run(self) -> None:
+        """Until stopped and settled. A lost connection is replaced, with growing pauses, for as long as it takes."""
+        retry = FIRST_RETRY
+        while not self._is_finished():
+            began = None
+            try:
+                async with await database.connect_async(self._dsn) as connection:
+                    began = monotonic()
+                    await self._work(connection)
+            except (psycopg.Error, PgqueueError, OSError) as error:
+                if began is not None and monotonic() - began > _SLOWEST_RETRY:
+                    retry = FIRST_RETRY
+                log.warning("database lost, trying again", extra={"error": str(error).strip(), "in_seconds": retry})
+                for watermark in self._watermarks.values():
+                    watermark.forget()
+                await asyncio.sleep(retry * random.uniform(0.5, 1.0))
+                retry = min(retry * 2, _SLOWEST_RETRY)
+
+    def _is_finished(self) -> bool:
+        return self._stopping and not (self._running or self._waiting or self._outcomes)
+
+    async def _work(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        while not self._is_finished():
+            self._stirred.clear()
+            await self._settle(connection)
+            claimed = await self._claim(connection)
+            self._start()
+            if not self._outcomes and not claimed:
+                await self._rest(connection)
+            else:
+                await asyncio.sleep(0)
+
+    async def _claim(self, connection: psycopg.AsyncConnection[Any]) -> int:
+        """Queue by queue in the order given, each until it has no more or the hands are full."""
+        claimed = 0
+        for queue, watermark in self._watermarks.items():
+            while (wanted := self._wanted()) > 0:
+                now = monotonic()
+                marks = watermark.marks(now)
+                jobs = await database.run_async(
+                    connection,
+                    calls.claim_from(queue, wanted, self._options.lease, self._options.name, marks),
+                )
+                watermark.claimed(jobs, wanted)
+                if marks is None:
+                    watermark.swept(monotonic(), monotonic() - now)
+                self.keeper.hold(jobs, since=now)
+                self._waiting.extend((job, now) for job in jobs)
+                claimed += len(jobs)
+                if len(jobs) == wanted or marks is None or not watermark.should_sweep(monotonic()):
+                    break
+        if claimed:
+            await self._stay_awake(connection)
+        return claimed
+
+    def _wanted(self) -> int:
+        if self._stopping:
+            return 0
+        return self._pace.hold_at_most() - len(self._waiting) - len(self._running)
+
+    def _start(self) -> None:
+        if self._stopping or (self._waiting and monotonic() - self._waiting[0][1] > self._patience):
+            self._give_back_waiting()
+        while self._waiting and len(self._running) < self._options.concurrency:
+            job, _ = self._waiting.popleft()
+            execution = Execution(job, self._tasks, self._threads, self._connections)
+            self._running[(job.id, job.attempt)] = execution
+            running = self._loop.create_task(self._execute(execution))
+            self._background.add(running)
+            running.add_done_callback(self._background.discard)
+
+    async def _execute(self, execution: Execution) -> None:
+        job = execution.claimed
+        outcome = await execution.run()
+        del self._running[(job.id, job.attempt)]
+        took = monotonic() - execution.started
+        self._pace.record(took)
+        log.debug(
+            "job ended",
+            extra={
+                "job": job.id,
+                "task": job.task,
+                "attempt": job.attempt,
+                "outcome": type(outcome).__name__.lower(),
+                "seconds": round(took, 6),
+            },
+        )
+        self._ended(job, outcome)
+        self._start()
+
+    def _ended(self, job: ClaimedJob, outcome: Outcome) -> None:
+        self._outcomes[(job.id, job.attempt)] = (job, outcome)
+        self._stirred.set()
+
+    def _give_back_waiting(self) -> None:
+        """At a stop, and where the jobs before them take so long that a worker elsewhere should have them."""
+        while self._waiting:
+            self._ended(self._waiting.popleft()[0], Released())
+
+    async def _rest(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Until an outcome, a wake-up, or time to look again."""
+        if self._wanted() <= 0:
+            await self._wait(1.0)
+            return
+        self._busy_since = None
+        nap = self._nap
+        if self._options.listen:
+            due = await database.run_async(connection, calls.fall_asleep(self._options.name, tuple(self._watermarks)))
+            if not self._is_asleep:
+                # What was committed before the flag was seen gets found by claiming once more.
+                self._is_asleep = True
+                return
+            if due is not None:
+                nap = min(nap, max(due.total_seconds(), 0.0))
+        await self._wait(nap)
+        self._nap = min(self._nap * 2, self._options.poll_interval.total_seconds())
+
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stirred.wait()
+
+    async def _stay_awake(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Found work: look again soon, and after a while of it let nobody notify us."""
+        now = monotonic()
+        self._nap = FIRST_NAP
+        self._busy_since = self._busy_since or now
+        if self._is_asleep and now - self._busy_since > BUSY_BEFORE_WAKING_UP:
+            await database.run_async(connection, calls.wake_up(self._options.name))
+            self._is_asleep = False
+
+    # Settling.
+
+    async def _settle(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """An outcome is dropped only once the database has it, so that a lost connection loses none."""
+        batch = list(self._outcomes.values())
+        done = [(job, outcome) for job, outcome in batch if isinstance(outcome, Done)]
+        singly = [entry for entry in batch if not isinstance(entry[1], Done)]
+        if done:
+            try:
+                await self._complete_many(connection, done)
+            except (psycopg.DataError, InvalidInput):
+                singly = batch
+        for job, outcome in singly:
+            call = _call_for(job, outcome)
+            if call is not None:
+                await self._settle_one(connection, job, call)
+            self._let_go([job])
+
+    async def _complete_many(
+        self, connection: psycopg.AsyncConnection[Any], done: Sequence[tuple[ClaimedJob, Done]]
+    ) -> None:
+        jobs = [job for job, _ in done]
+        refused = await database.run_async(
+            connection,
+            calls.complete_many(
+                [(job.id, job.attempt, outcome.result) for job, outcome in done],
+                self._empty_leases + self.keeper.emptied_by(jobs),
+            ),
+        )
+        self._let_go(jobs)
+        self._empty_leases.clear()
+        for id in refused:
+            log.warning("completion refused, the job was not this attempt's any more", extra={"job": id})
+
+    async def _settle_one(self, connection: psycopg.AsyncConnection[Any], job: ClaimedJob, call: Call[Any]) -> None:
+        about = {"job": job.id, "task": job.task, "attempt": job.attempt}
+        try:
+            await database.run_async(connection, call)
+        except StaleAttempt as error:
+            log.warning("outcome refused", extra=about | {"error": str(error)})
+        except (psycopg.DataError, InvalidInput) as error:
+            log.exception("the database cannot take this outcome, the job is buried", extra=about)
+            failure = JobError(type(error).__name__, str(error))
+            reason = "its outcome could not be stored"
+            await database.run_async(connection, calls.bury(job.id, job.attempt, reason, failure))
+
+    def _let_go(self, jobs: Sequence[ClaimedJob]) -> None:
+        for job in jobs:
+            del self._outcomes[(job.id, job.attempt)]
+        self._empty_leases += self.keeper.let_go(jobs)
+
+
+def _call_for(job: ClaimedJob, outcome: Outcome) -> Call[Any] | None:
+    match outcome:
+        case Done(result):
+            return calls.complete(job.id, job.attempt, result)
+        case Failed(error, retry_in):
+            return calls.fail(job.id, job.attempt, error, retry_in)
+        case Released(delay, priority):
+            return calls.release(job.id, job.attempt, delay, priority)
+        case Buried(reason, error):
+            return calls.bury(job.id, job.attempt, reason, error)
+        case Cancelled(reason):
+            return calls.cancel_held(job.id, job.attempt, reason)
+        case Settled() | Lost():
+            return None
+        case _:
+            assert_never(outcome)

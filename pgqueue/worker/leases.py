@@ -1,0 +1,86 @@
+"""Keeps what we hold; tells the dispatcher when an attempt is lost, or to be cancelled."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from time import monotonic
+from typing import Any
+
+import psycopg
+
+from .. import calls, database
+from ..jobs import ClaimedJob, JobId
+
+log = logging.getLogger("pgqueue.worker")
+
+OnVerdict = Callable[[JobId, int, str], None]
+
+
+class LeaseKeeper:
+    """Used from two threads: the dispatcher's, which holds and lets go, and its own, which ticks.
+
+    It has a thread of its own so that a handler that blocks the event loop does not lose its leases. If the database
+    cannot be reached until a lease must have run out, it gives the verdict 'lost' by itself: by then another worker
+    may run the job.
+    """
+
+    def __init__(self, lease: timedelta, on_verdict: OnVerdict) -> None:
+        self._lease = lease
+        self._on_verdict = on_verdict
+        self._lock = threading.Lock()
+        # Jobs by lease; beside each the monotonic time at which its lease was last known to stand.
+        self._held: dict[int, dict[tuple[JobId, int], float]] = {}
+
+    @property
+    def interval(self) -> timedelta:
+        """Three chances before a lease runs out; at least once a second to hear of cancellations."""
+        return min(self._lease / 3, timedelta(seconds=1)) if self._lease < timedelta(seconds=3) else self._lease / 6
+
+    def hold(self, jobs: Iterable[ClaimedJob], since: float) -> None:
+        """since: when the claim was sent, so that the lease cannot have begun earlier."""
+        with self._lock:
+            for job in jobs:
+                self._held.setdefault(job.lease_id, {})[(job.id, job.attempt)] = since
+
+    def let_go(self, jobs: Iterable[ClaimedJob]) -> list[int]:
+        """Returns the leases that hold nothing any more."""
+        empty = []
+        with self._lock:
+            for job in jobs:
+                batch = self._held.get(job.lease_id, {})
+                batch.pop((job.id, job.attempt), None)
+                if not batch and self._held.pop(job.lease_id, None) is not None:
+                    empty.append(job.lease_id)
+        return empty
+
+    def emptied_by(self, jobs: Sequence[ClaimedJob]) -> list[int]:
+        """The leases that would hold nothing any more."""
+        leaving: dict[int, int] = {}
+        for job in jobs:
+            leaving[job.lease_id] = leaving.get(job.lease_id, 0) + 1
+        with self._lock:
+            return [lease for lease, count in leaving.items() if len(self._held.get(lease, ())) <= count]
+
+    def tick(self, connection: psycopg.Connection[Any]) -> None:
+        with self._lock:
+            held = [attempt for batch in self._held.values() for attempt in batch]
+        if not held:
+            return
+        asked = monotonic()
+        stopped = database.run(connection, calls.keep_held(held, self._lease))
+        lost = {(id, attempt) for id, attempt, verdict in stopped if verdict == "lost"}
+        with self._lock:
+            for batch in self._held.values():
+                for attempt in batch.keys() & set(held) - lost:
+                    batch[attempt] = asked
+        for id, number, verdict in stopped:
+            self._on_verdict(id, number, verdict)
+
+    def give_up_expired(self) -> None:
+        """After a failed tick: what must have run out by now is lost."""
+        limit = monotonic() - self._lease.total_seconds() * 0.9
+        with self._lock:
+            expired = [key for batch in self._held.values() for key, since in batch.items() if since < limit]
+        for id, attempt in expired:
+            self._on_verdict(id, attempt, "lost")

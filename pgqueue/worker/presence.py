@@ -1,0 +1,58 @@
+"""The worker's row in pgqueue.worker: its name is its own while it lives."""
+
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+
+from .. import calls, database
+
+log = logging.getLogger("pgqueue.worker")
+
+
+class Presence:
+    interval = timedelta(seconds=5)
+
+    def __init__(self, name: str, queues: Sequence[str]) -> None:
+        self._name = name
+        self._queues = queues
+        self._session = uuid4()
+        self.state = "running"
+
+    def register(self, connection: psycopg.Connection[Any]) -> None:
+        """Raises WrongState where another live process has the name."""
+        self._clear_dead_namesake(connection)
+        database.run(
+            connection,
+            calls.register_worker(self._name, socket.gethostname(), os.getpid(), self._session, self._queues),
+        )
+
+    def tick(self, connection: psycopg.Connection[Any]) -> None:
+        if not database.run(connection, calls.still_here(self._name, self._session, self.state)):
+            self.register(connection)
+
+    def deregister(self, connection: psycopg.Connection[Any]) -> None:
+        database.run(connection, calls.deregister_worker(self._name, self._session))
+
+    def _clear_dead_namesake(self, connection: psycopg.Connection[Any]) -> None:
+        """A process of this host that is gone need not be waited for until its presence runs out."""
+        row = connection.execute(
+            "select pid, session from pgqueue.worker where name = %s and host = %s", [self._name, socket.gethostname()]
+        ).fetchone()
+        if row is not None and not _is_alive(row[0]):
+            database.run(connection, calls.deregister_worker(self._name, row[1]))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

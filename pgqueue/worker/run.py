@@ -1,0 +1,118 @@
+"""The only place that composes a worker process."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+
+import psycopg
+
+from .. import calls, database, schema
+from ..errors import PgqueueError
+from ..listener import Listener
+from ..tasks import Tasks
+from .dispatcher import Dispatcher
+from .loading import load
+from .maintenance import Maintenance
+from .options import Options
+from .pools import Pools
+from .presence import Presence
+from .service import Service
+from .supervisor import supervise
+
+log = logging.getLogger("pgqueue.worker")
+
+
+def run(dsn: str, options: Options) -> int:
+    """Runs until SIGTERM or SIGINT; returns the exit code. Raises PgqueueError where it cannot start."""
+    tasks = load(options.target)
+    with database.connect(dsn) as connection:
+        schema.check(database.run(connection, calls.schema_version()))
+        is_pooled = database.is_pooled(connection)
+    if options.processes > 1:
+        return supervise(dsn, options)
+    return run_one(dsn, options, tasks, is_pooled)
+
+
+def run_one(dsn: str, options: Options, tasks: Tasks, is_pooled: bool) -> int:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(dsn, options, tasks, is_pooled))
+    return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _run(dsn: str, options: Options, tasks: Tasks, is_pooled: bool) -> None:
+    presence = Presence(options.name, options.queues)
+    with database.connect(dsn) as connection:
+        presence.register(connection)
+    pools = Pools(dsn, options.concurrency, prepare=not is_pooled)
+    dispatcher = Dispatcher(dsn, options, tasks, pools.connections)
+    keeper, maintenance = dispatcher.keeper, Maintenance()
+    services = [
+        Service("lease keeper", dsn, keeper.interval, keeper.tick, keeper.give_up_expired),
+        Service("presence", dsn, presence.interval, presence.tick),
+        Service("maintenance", dsn, maintenance.interval, maintenance.tick),
+    ]
+    background = [asyncio.create_task(_watch_parent(dispatcher))]
+    if options.listen:
+        listener = Listener(options.listen_dsn or dsn, dispatcher.wake, dispatcher.cancel)
+        background.append(asyncio.create_task(listener.run()))
+    for service in services:
+        service.start()
+    _stop_on_signals(dispatcher, presence, options.grace)
+    log.info(
+        "worker started",
+        extra={"worker": options.name, "queues": ",".join(options.queues), "tasks": len(tasks), "pid": os.getpid()},
+    )
+    try:
+        await dispatcher.run()
+    finally:
+        for task in background:
+            task.cancel()
+        for service in services:
+            service.stop()
+        await pools.close()
+        with suppress(PgqueueError, psycopg.Error), database.connect(dsn) as connection:
+            presence.deregister(connection)
+    log.info("worker stopped", extra={"worker": options.name})
+
+
+def _stop_on_signals(dispatcher: Dispatcher, presence: Presence, grace: timedelta) -> None:
+    """The first signal lets running jobs finish for as long as grace, the second gives them back at once."""
+    loop = asyncio.get_running_loop()
+    signals = 0
+
+    def on_signal(name: str) -> None:
+        nonlocal signals
+        signals += 1
+        if signals == 1:
+            log.info(f"{name}: finishing what runs, for at most {grace}")
+            presence.state = "stopping"
+            dispatcher.stop()
+        else:
+            log.info(f"{name} again: giving back what runs")
+            dispatcher.stop_at_once()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number.name)
+
+
+async def _watch_parent(dispatcher: Dispatcher) -> None:
+    """A worker process whose supervisor is gone stops, so that none is left that nobody looks after."""
+    if os.environ.get("PGQUEUE_SUPERVISOR") is None:
+        return
+    while os.getppid() == int(os.environ["PGQUEUE_SUPERVISOR"]):  # noqa: ASYNC110, no event tells of it
+        await asyncio.sleep(0.5)
+    log.warning("the supervisor is gone, stopping")
+    dispatcher.stop()
