@@ -61,12 +61,14 @@ CREATE TABLE pgqueue.job (
     cancel_reason text,
     CONSTRAINT job_args_is_an_object CHECK ((jsonb_typeof(args) = 'object'::text)),
     CONSTRAINT job_counts_not_negative CHECK (((attempt >= 0) AND (failures >= 0) AND (losses >= 0))),
+    CONSTRAINT job_dates_are_readable CHECK ((((run_at >= '1900-01-01 00:00:00+00'::timestamp with time zone) AND (run_at <= '9999-12-30 00:00:00+00'::timestamp with time zone)) AND ((enqueued_at >= '1900-01-01 00:00:00+00'::timestamp with time zone) AND (enqueued_at <= '9999-12-30 00:00:00+00'::timestamp with time zone)))),
+    CONSTRAINT job_headers_is_an_object CHECK ((jsonb_typeof(headers) = 'object'::text)),
     CONSTRAINT job_limits_not_negative CHECK (((max_failures >= 0) AND (max_losses >= 0))),
     CONSTRAINT job_queue_is_named CHECK (((queue <> ''::text) AND (length(queue) <= 200))),
-    CONSTRAINT job_run_at_is_a_date CHECK (isfinite(run_at)),
     CONSTRAINT job_running_has_a_lease CHECK (((state = 'running'::text) = (lease_id IS NOT NULL))),
     CONSTRAINT job_state_is_known CHECK ((state = ANY (ARRAY['ready'::text, 'running'::text, 'blocked'::text]))),
-    CONSTRAINT job_task_is_named CHECK (((task <> ''::text) AND (length(task) <= 500)))
+    CONSTRAINT job_task_is_named CHECK (((task <> ''::text) AND (length(task) <= 500))),
+    CONSTRAINT job_timeout_is_positive CHECK (((timeout > '00:00:00'::interval) AND (timeout <= '100 years'::interval)))
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.01', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_insert_scale_factor='0.1', autovacuum_analyze_scale_factor='0.05', autovacuum_vacuum_cost_delay='0');
 
@@ -93,7 +95,7 @@ COMMENT ON FUNCTION pgqueue.archive(job pgqueue.job, state text, result jsonb, r
 CREATE FUNCTION pgqueue.backoff(retry integer) RETURNS interval
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$ select make_interval(secs => power(retry, 4) + 15 + random() * 10 * (retry + 1)) $$;
+    AS $$ select make_interval(secs => least(power(retry, 4) + 15 + random() * 10 * (retry + 1), 365 * 86400)) $$;
 
 COMMENT ON FUNCTION pgqueue.backoff(retry integer) IS 'Delay before the n-th retry, n from 0.';
 
@@ -494,6 +496,7 @@ COMMENT ON FUNCTION pgqueue.end_attempt(job pgqueue.job, outcome text, error jso
 CREATE FUNCTION pgqueue.enqueue(task text, args jsonb DEFAULT '{}'::jsonb, queue text DEFAULT 'default'::text, priority integer DEFAULT 0, delay interval DEFAULT NULL::interval, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, unique_key text DEFAULT NULL::text, max_failures integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, headers jsonb DEFAULT '{}'::jsonb) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -504,7 +507,10 @@ begin
     if fault is not null then
         perform pgqueue.reject(fault);
     end if;
-    perform pgqueue.check_room(coalesce(enqueue.queue, 'default'), octet_length(enqueue.args::text), 1);
+    -- A key that is taken needs no room: to enqueue again is safe in a full queue too.
+    perform pgqueue.check_room(coalesce(enqueue.queue, 'default'), octet_length(enqueue.args::text), 1)
+      where enqueue.unique_key is null
+         or not exists (select from pgqueue.job j where j.unique_key = enqueue.unique_key);
     -- A conflicting insert waits for the other transaction: if that rolls back, ours goes in. The loop turns only
     -- where the other job ended between the two statements.
     loop
@@ -570,8 +576,10 @@ begin
     if r.fault is not null then
         perform pgqueue.reject(format('in job %s of the array, %s', r.position, r.fault));
     end if;
+    -- Those with a key are checked below, one by one.
     perform pgqueue.check_room(coalesce(e.job ->> 'queue', 'default'), max(octet_length(e.job ->> 'args')), count(*))
        from jsonb_array_elements(jobs) as e(job)
+      where e.job ->> 'unique_key' is null
       group by coalesce(e.job ->> 'queue', 'default');
 
     select array_agg(case when e.job ->> 'unique_key' is null
@@ -750,19 +758,19 @@ CREATE FUNCTION pgqueue.fall_asleep(worker text, queues text[]) RETURNS interval
 #variable_conflict use_column
 declare
     moment   timestamptz := pgqueue.clock();
-    name     text;
+    this     text;
     paused   timestamptz;
     due      timestamptz;
     earliest timestamptz;
 begin
-    foreach name in array queues loop
-        select q.paused_until into paused from pgqueue.queue q where q.name = fall_asleep.name and q.paused_until > moment;
-        due := coalesce(paused, pgqueue.next_due(name, moment));
+    foreach this in array queues loop
+        select q.paused_until into paused from pgqueue.queue q where q.name = this and q.paused_until > moment;
+        due := coalesce(paused, pgqueue.next_due(this, moment));
         earliest := least(earliest, due);
         due := case when paused is not null then '-infinity' else coalesce(due, 'infinity') end;
         if not exists (select from pgqueue.asleep a
-                        where a.worker = fall_asleep.worker and a.queue = fall_asleep.name and a.next_run_at = due) then
-            insert into pgqueue.asleep as a (worker, queue, next_run_at) values (fall_asleep.worker, name, due)
+                        where a.worker = fall_asleep.worker and a.queue = this and a.next_run_at = due) then
+            insert into pgqueue.asleep as a (worker, queue, next_run_at) values (fall_asleep.worker, this, due)
             on conflict (worker, queue) do update set next_run_at = excluded.next_run_at;
         end if;
     end loop;
@@ -790,9 +798,11 @@ CREATE FUNCTION pgqueue.fault_of(task text, args jsonb, queue text, priority int
         when delay is not null and run_at is not null then 'delay and run_at are both given: give one of them'
         when delay < interval '0' or delay > interval '100 years'
             then format('delay is %s: give a duration from 0 to 100 years', delay)
-        when not isfinite(run_at) then format('run_at is %s: give a date', run_at)
+        when not isfinite(run_at) or run_at > '9999-12-30 00:00:00+00'
+            then format('run_at is %s: give a date before the end of the year 9999', run_at)
         when max_failures < 0 then format('max_failures is %s: give 0 (bury at once) or more', max_failures)
-        when timeout <= interval '0' then format('timeout is %s: give a duration above 0, or null for none', timeout)
+        when timeout <= interval '0' or timeout > interval '100 years'
+            then format('timeout is %s: give a duration above 0 and up to 100 years, or null for none', timeout)
         when unique_key = '' then 'unique_key is empty: give a key, or null for none'
         when octet_length(unique_key) > 2000
             then format('unique_key has %s bytes: at most 2000 fit; hash it', octet_length(unique_key))
@@ -802,29 +812,31 @@ $$;
 COMMENT ON FUNCTION pgqueue.fault_of(task text, args jsonb, queue text, priority integer, delay interval, run_at timestamp with time zone, unique_key text, max_failures integer, timeout interval, headers jsonb) IS 'What is wrong with a new job, and the cure; null where nothing is.';
 
 CREATE FUNCTION pgqueue.keep_held(ids bigint[], attempts integer[], lease interval) RETURNS TABLE(id bigint, attempt integer, verdict text)
-    LANGUAGE sql
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     AS $$
-    with held as materialized (
-        select h.id, h.attempt, j.lease_id, j.cancel_requested_at
-          from unnest(ids, attempts) as h(id, attempt)
-          left join pgqueue.job j on j.id = h.id and j.attempt = h.attempt and j.state = 'running'
-    ), standing as materialized (
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+begin
+    with standing as materialized (
         select l.id from pgqueue.lease l
-         where l.id in (select h.lease_id from held h)
-         order by l.id
-           for update
-    ), kept as (
-        update pgqueue.lease l set expires_at = greatest(l.expires_at, pgqueue.clock() + keep_held.lease)
-          from standing s where l.id = s.id
-        returning l.id
-    )
-    select h.id, h.attempt, case when k.id is null then 'lost' else 'cancel' end
-      from held h left join kept k on k.id = h.lease_id
-     where k.id is null or h.cancel_requested_at is not null
+         where l.id in (select j.lease_id
+                          from unnest(ids, attempts) as h(id, attempt)
+                          join pgqueue.job j on j.id = h.id and j.attempt = h.attempt and j.state = 'running')
+           for update skip locked)
+    update pgqueue.lease l set expires_at = greatest(l.expires_at, moment + keep_held.lease)
+      from standing s where l.id = s.id;
+    -- A statement of its own, because it sees what a reaper committed before the leases were taken.
+    return query
+    select h.id, h.attempt, case when j.id is null then 'lost' else 'cancel' end
+      from unnest(ids, attempts) as h(id, attempt)
+      left join pgqueue.job j on j.id = h.id and j.attempt = h.attempt and j.state = 'running'
+     where j.id is null or j.cancel_requested_at is not null;
+end
 $$;
 
 COMMENT ON FUNCTION pgqueue.keep_held(ids bigint[], attempts integer[], lease interval) IS 'Extends the leases of these attempts; returns those that are lost, or to be cancelled.';
@@ -981,12 +993,15 @@ CREATE FUNCTION pgqueue.pause(queue text, duration interval DEFAULT NULL::interv
     AS $$
 #variable_conflict use_column
 declare
-    until timestamptz := coalesce(pgqueue.clock() + pause.duration, '9999-12-30 00:00:00+00');
+    until timestamptz;
 begin
     if coalesce(pause.queue, '') = '' then
         perform pgqueue.reject('queue is empty: name the queue to pause');
+    elsif length(pause.queue) > 200 then
+        perform pgqueue.reject(format('queue has %s characters: at most 200 fit', length(pause.queue)));
     end if;
     perform pgqueue.check_duration('duration', pause.duration, false);
+    until := coalesce(pgqueue.clock() + pause.duration, '9999-12-30 00:00:00+00');
     insert into pgqueue.queue (name, paused_until) values (pause.queue, until)
     on conflict (name) do update set paused_until = excluded.paused_until;
     perform pgqueue.note('pause', pause.queue, null, jsonb_build_object('until', until));
@@ -1091,10 +1106,10 @@ declare
     over text;
 begin
     select j.* into live from pgqueue.job j where j.id = refuse.id;
-    if live.state = 'running' and live.attempt is distinct from refuse.attempt then
+    if live.state = 'running' and live.attempt <> refuse.attempt then
         raise exception using errcode = 'PQ409', message = format(
             'cannot %s job %s as attempt %s, attempt %s holds it: drop this result, the newer attempt''s stands',
-            verb, refuse.id, coalesce(refuse.attempt::text, 'null'), live.attempt);
+            verb, refuse.id, refuse.attempt, live.attempt);
     elsif live.id is not null then
         raise exception using errcode = 'PQ409', message = format(
             'cannot %s job %s, it is %s: look at it with pgqueue job %s', verb, refuse.id, live.state, refuse.id);

@@ -86,9 +86,8 @@ def _as_object(job: NewJob) -> dict[str, Any]:
     if job.headers:
         described["headers"] = job.headers
     for name, duration in (("delay", job.delay), ("timeout", job.timeout)):
-        _duration(name, duration)
         if duration is not None:
-            described[name] = f"{duration.total_seconds():f} seconds"
+            described[name] = _duration(name, duration)
     if job.run_at is not None:
         described["run_at"] = job.run_at.isoformat()
     return described
@@ -345,10 +344,13 @@ def _text(name: str, value: str | None) -> str | None:
     return value
 
 
-def _duration(name: str, value: timedelta | None) -> timedelta | None:
-    if value is not None and not isinstance(value, timedelta):
+def _duration(name: str, value: timedelta | None) -> str | None:
+    """In seconds: psycopg would send days, and a day has 23 or 25 hours where the session's clocks change."""
+    if value is None:
+        return None
+    if not isinstance(value, timedelta):
         raise InvalidInput(f"{name} is {value!r}: give a duration, such as timedelta(seconds=30)")
-    return value
+    return f"{value.total_seconds():f} seconds"
 
 
 def _whole(name: str, value: int | None) -> int | None:

@@ -161,7 +161,7 @@ def _translated(error: psycopg.Error, call: Call[Any]) -> errors.PgqueueError | 
                 f"{message}: grant the role usage on schema pgqueue and the privileges it needs,"
                 " or connect as its owner"
             )
-        case "22P05" | "22P02" | "22003" | "22023" | "54000" | "54001" | "23514":
+        case "22P05" | "22P02" | "22003" | "22008" | "22015" | "22023" | "54000" | "54001" | "23514":
             return errors.InvalidInput(f"{message}: PostgreSQL cannot take this value; pass a smaller or plainer one")
     return None
 

@@ -15,11 +15,13 @@ from . import calls, database, schema
 from .errors import PgqueueError
 
 Connection = psycopg.Connection[Any]
-
 _OLDEST_POSTGRESQL = 15
-_HEARD_WITHIN = 2.0
-_CLOCKS_AGREE_WITHIN = 2.0
-_SPARE_CONNECTIONS = 10
+_HEARD_WITHIN = _CLOCKS_AGREE_WITHIN = 2.0  # seconds
+_LOSSES = {
+    "autovacuum": "dead rows pile up and claims slow down",
+    "fsync": "a crash may corrupt the data",
+    "synchronous_commit": "a crash may lose the last commits",
+}
 
 
 class Status(StrEnum):
@@ -43,19 +45,19 @@ def examine(dsn: str, listen_dsn: str | None = None) -> Iterator[Finding]:
     try:
         connection = database.connect(dsn)
     except PgqueueError as error:
-        found, _, cure = str(error).rpartition(": ")
-        yield Finding("connection", Status.FAIL, found, f"{cure}, such as --dsn postgresql://user@host:5432/database")
+        cure = "Start the server, or name the right one: --dsn postgresql://user@host:5432/database"
+        yield Finding("connection", Status.FAIL, str(error), cure)
         return
     with connection:
         yield Finding("connection", Status.OK, f"database {connection.info.dbname} as {connection.info.user}")
-        for check in (postgresql_version, schema_version, clock_difference):
-            yield check(connection)
+        yield postgresql_version(connection)
+        yield (schema_found := schema_version(connection))
         yield pooler(connection, listen_dsn)
         yield listening(listen_dsn or dsn)
-        for check in (autovacuum, old_transactions, durability, free_connections):
+        for check in (clock_difference, server_settings, autovacuum, old_transactions, free_connections):
             yield check(connection)
-        if _value(connection, "select to_regclass('pgqueue.job_history_default') is not null"):
-            for check in (jobs_without_lease, expired_leases, default_partitions):
+        if schema_found.status is not Status.FAIL:
+            for check in (running_jobs, default_partitions):
                 yield check(connection)
 
 
@@ -82,20 +84,18 @@ def clock_difference(connection: Connection) -> Finding:
     """Halfway through the question is when the database read its clock, give or take half of its duration."""
     asked = time.time()
     theirs = float(_value(connection, "select extract(epoch from clock_timestamp())"))
-    answered = time.time()
-    seconds = theirs - (asked + answered) / 2
+    took = time.time() - asked
+    seconds = theirs - (asked + took / 2)
     found = f"the database is {seconds:+.2f} s from this machine"
-    if abs(seconds) <= _CLOCKS_AGREE_WITHIN + (answered - asked) / 2:
+    if abs(seconds) <= _CLOCKS_AGREE_WITHIN + took / 2:
         return Finding("clock", Status.OK, found)
-    cure = "Jobs go by the database's clock and are safe, but times given with --run-at are off: set NTP up on both."
-    return Finding("clock", Status.WARN, found, cure)
+    return Finding("clock", Status.WARN, found, "Jobs are safe, but --run-at means another moment: set NTP up on both.")
 
 
 def pooler(connection: Connection, listen_dsn: str | None) -> Finding:
-    if not database.is_pooled(connection):
-        return Finding("pooler", Status.OK, "none between here and the server")
-    if listen_dsn:
-        return Finding("pooler", Status.OK, "one stands between; workers listen past it")
+    pooled = database.is_pooled(connection)
+    if listen_dsn or not pooled:
+        return Finding("pooler", Status.OK, "one, and workers listen past it" if pooled else "none")
     cure = "Give workers the server's own address for LISTEN: --listen-dsn or PGQUEUE_LISTEN_DSN; else --no-listen."
     return Finding("pooler", Status.WARN, "one stands between here and the server", cure)
 
@@ -104,113 +104,95 @@ def listening(dsn: str) -> Finding:
     channel = Identifier(f"pgqueue_doctor_{uuid4().hex}")
     try:
         with database.connect(dsn) as connection:
-            connection.execute(SQL("listen {}").format(channel))
-            connection.execute(SQL("notify {}").format(channel))
+            connection.execute(SQL("listen {0}; notify {0}").format(channel))
             heard = list(connection.notifies(timeout=_HEARD_WITHIN, stop_after=1))
-    except PgqueueError as error:
+    except (PgqueueError, psycopg.Error) as error:
         cure = "Mend --listen-dsn or PGQUEUE_LISTEN_DSN, or start workers with --no-listen, which then poll."
         return Finding("listen", Status.FAIL, str(error), cure)
     if heard:
         return Finding("listen", Status.OK, "a notification came back")
-    cure = (
-        "Workers only poll: give them --listen-dsn with an address past the pooler, or --no-listen to do so knowingly."
-    )
+    cure = "Give workers --listen-dsn with an address past the pooler, or --no-listen: without LISTEN they poll."
     return Finding("listen", Status.WARN, f"no notification came back in {_HEARD_WITHIN:g} s", cure)
 
 
+def server_settings(connection: Connection) -> Finding:
+    off = [name for name in _LOSSES if _value(connection, SQL("show {}").format(Identifier(name))) == "off"]
+    if not off:
+        return Finding("settings", Status.OK, f"{', '.join(_LOSSES)} are on")
+    commands = " ".join(f"alter system set {name} = on;" for name in off)
+    found = ", ".join(f"{name} is off ({_LOSSES[name]})" for name in off)
+    return Finding("settings", Status.WARN, found, f"Unless that is meant, run: {commands} select pg_reload_conf();")
+
+
 def autovacuum(connection: Connection) -> Finding:
-    if _value(connection, "show autovacuum") != "on":
-        cure = "Run: alter system set autovacuum = on; select pg_reload_conf();"
-        return Finding(
-            "autovacuum", Status.WARN, "off for the whole server; claims slow down as dead rows pile up", cure
-        )
-    options = _value(connection, "select reloptions::text from pg_class where oid = to_regclass('pgqueue.job')")
-    if "autovacuum_enabled=" in (options or "") and "autovacuum_enabled=true" not in options:
-        cure = "Run: alter table pgqueue.job reset (autovacuum_enabled);"
-        return Finding("autovacuum", Status.WARN, "off for pgqueue.job", cure)
-    return Finding("autovacuum", Status.OK, "on")
+    options = _value(connection, "select reloptions::text from pg_class where oid = to_regclass('pgqueue.job')") or ""
+    if "autovacuum_enabled=" not in options or "autovacuum_enabled=true" in options:
+        return Finding("autovacuum", Status.OK, "not switched off for pgqueue.job")
+    cure = "Run: alter table pgqueue.job reset (autovacuum_enabled);"
+    return Finding("autovacuum", Status.WARN, "off for pgqueue.job: dead rows pile up and claims slow down", cure)
 
 
 def old_transactions(connection: Connection, older_than: timedelta = timedelta(minutes=5)) -> Finding:
     """What keeps vacuum from removing dead rows: sessions, prepared transactions, replication slots."""
     holders = connection.execute(_HOLDERS, {"older_than": older_than}).fetchall()
     if not holders:
-        return Finding("transactions", Status.OK, f"none that keeps dead rows is older than {older_than}")
-    cure = "Commit or end them. For the first: " + holders[0][1]
-    return Finding("transactions", Status.WARN, "dead rows are kept by " + ", ".join(row[0] for row in holders), cure)
+        return Finding("transactions", Status.OK, f"none older than {older_than} keeps dead rows")
+    found = "dead rows are kept by " + ", ".join(row[0] for row in holders)
+    return Finding("transactions", Status.WARN, found, f"Commit or end them. For the first: {holders[0][1]}")
 
 
+# Each with what ends it. psycopg reads %% as %.
 _HOLDERS: LiteralString = """
-select format('process %s (%s, %s) for %s', pid, usename, state, date_trunc('second', clock_timestamp() - xact_start)),
-       format('select pg_terminate_backend(%s);', pid)
+select format('process %%s of %%s, since %%s', pid, usename, date_trunc('second', xact_start)),
+       format('select pg_terminate_backend(%%s);', pid)
   from pg_stat_activity
  where xact_start < clock_timestamp() - %(older_than)s and pid <> pg_backend_pid() and backend_type = 'client backend'
    and (backend_xmin is not null or backend_xid is not null)
 union all
-select format('prepared transaction %s', gid), format('rollback prepared %L;', gid)
+select format('prepared transaction %%s', gid), format('rollback prepared %%L;', gid)
   from pg_prepared_xacts where prepared < clock_timestamp() - %(older_than)s
 union all
-select format('replication slot %s, %s transactions back', slot_name, age(xmin)),
-       format('select pg_drop_replication_slot(%L); if its replica is gone', slot_name)
+select format('replication slot %%s, %%s transactions back', slot_name, age(xmin)),
+       format('select pg_drop_replication_slot(%%L); if its replica is gone', slot_name)
   from pg_replication_slots where age(xmin) > 100000
 """
 
 
-def durability(connection: Connection) -> Finding:
-    losses = {"fsync": "a crash may corrupt the data", "synchronous_commit": "a crash may lose the last commits"}
-    for name, loss in losses.items():
-        if _value(connection, SQL("show {}").format(Identifier(name))) == "off":
-            cure = f"Unless that is meant, run: alter system set {name} = on; select pg_reload_conf();"
-            return Finding("durability", Status.WARN, f"{name} is off: {loss}", cure)
-    return Finding("durability", Status.OK, "what is committed survives a crash")
-
-
-def free_connections(connection: Connection) -> Finding:
-    free = _value(
-        connection,
-        "select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
-        " - count(*) from pg_stat_activity where backend_type = 'client backend'",
-    )
-    if free >= _SPARE_CONNECTIONS:
+def free_connections(connection: Connection, spare: int = 10) -> Finding:
+    query = """
+        select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+               - count(*) from pg_stat_activity where backend_type = 'client backend'"""
+    free = _value(connection, query)
+    if free >= spare:
         return Finding("connections", Status.OK, f"{free} free")
-    cure = (
-        "Close some, put a pooler before the server, or run: alter system set max_connections = 200; then restart it."
-    )
+    cure = "Close some, use a pooler, or run: alter system set max_connections = 200; then restart the server."
     return Finding("connections", Status.WARN, f"{free} free; a worker process takes about 3", cure)
 
 
-def jobs_without_lease(connection: Connection) -> Finding:
-    """Never seen, and never reaped if it were."""
+def running_jobs(connection: Connection) -> Finding:
     query = """
-        select coalesce(array_agg(j.id), '{}') from pgqueue.job j where j.state = 'running' and not exists
+        select array_agg(j.id order by j.id) from pgqueue.job j where j.state = 'running' and not exists
                (select from pgqueue.lease l where l.id = j.lease_id and j.id = any(l.job_ids))"""
-    ids = _value(connection, query)
-    if not ids:
-        return Finding("running jobs", Status.OK, "each has its lease")
-    cure = f"Free them one by one. For the first: pgqueue bury {ids[0]} && pgqueue kick {ids[0]}"
-    return Finding("running jobs", Status.FAIL, f"{len(ids)} without a lease, which nobody will reap: {ids[:5]}", cure)
-
-
-def expired_leases(connection: Connection) -> Finding:
+    if ids := _value(connection, query):
+        cure = f"Free them one by one. For the first: pgqueue bury {ids[0]} && pgqueue kick {ids[0]}"
+        return Finding("leases", Status.FAIL, f"{len(ids)} running jobs have none, nobody reaps them: {ids[:5]}", cure)
     query = """
         select count(*) from pgqueue.job j join pgqueue.lease l on l.id = j.lease_id
          where j.state = 'running' and l.expires_at < pgqueue.clock() - interval '1 minute'"""
-    jobs = _value(connection, query)
-    if not jobs:
-        return Finding("leases", Status.OK, "none has run out unseen")
-    alive = _value(connection, "select count(*) from pgqueue.workers where state <> 'dead'")
-    cure = "Start a worker with pgqueue worker MODULE, or run: select pgqueue.reap();"
-    return Finding("leases", Status.FAIL, f"{jobs} jobs of dead workers are not taken back; {alive} workers live", cure)
+    if jobs := _value(connection, query):
+        alive = _value(connection, "select count(*) from pgqueue.workers where state <> 'dead'")
+        cure = "Start a worker with pgqueue worker MODULE, or run: select pgqueue.reap();"
+        return Finding("leases", Status.FAIL, f"of {jobs} running jobs they ran out; {alive} workers are alive", cure)
+    return Finding("leases", Status.OK, "every running job has one, and none ran out unseen")
 
 
 def default_partitions(connection: Connection) -> Finding:
-    for name in ("attempt_default", "job_history_default"):
-        if _value(connection, SQL("select exists (select from pgqueue.{})").format(Identifier(name))):
-            cure = "Keep a worker running, or daily run: select pgqueue.maintain(); older rows go with their retention."
-            return Finding("partitions", Status.WARN, f"pgqueue.{name} has rows: nobody made partitions in time", cure)
-    return Finding("partitions", Status.OK, "made in time")
+    query = "select exists (select from pgqueue.attempt_default) or exists (select from pgqueue.job_history_default)"
+    if not _value(connection, query):
+        return Finding("partitions", Status.OK, "made in time")
+    cure = "Keep a worker running, or daily run: select pgqueue.maintain(); older rows go with their retention."
+    return Finding("partitions", Status.WARN, "a default partition has rows: nobody made the day's in time", cure)
 
 
 def _value(connection: Connection, query: LiteralString | Composed) -> Any:
-    row = connection.execute(query).fetchone()
-    return row[0] if row else None
+    return (connection.execute(query).fetchone() or [None])[0]

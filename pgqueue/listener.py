@@ -38,7 +38,7 @@ class Listener:
         while True:
             began = monotonic()
             try:
-                async with await database.connect_async(self._dsn) as connection:
+                async with await database.connect_async(self._dsn, application_name="pgqueue listener") as connection:
                     await self._listen(connection)
             except Exception as error:  # a deaf listener tries again, whatever the reason
                 if self.hears or retry == 0.1:
@@ -56,7 +56,7 @@ class Listener:
         proof_due: float | None = None
         while True:
             if proof_due is None and monotonic() >= next_proof:
-                await connection.execute("select pg_notify(%s, '')", [self._proof_channel])
+                await self._send_proof()
                 proof_due = monotonic() + PROOF_WITHIN.total_seconds()
             wait = (proof_due or next_proof) - monotonic()
             async for notification in connection.notifies(timeout=max(wait, 0.0), stop_after=1):
@@ -70,6 +70,11 @@ class Listener:
                     self._on_cancel(int(notification.payload))
             if proof_due is not None and monotonic() >= proof_due:
                 raise TimeoutError("did not hear its own notification: LISTEN needs a direct connection, no pooler")
+
+    async def _send_proof(self) -> None:
+        """From another connection: through a pooler in transaction mode, one would hear itself and nobody else."""
+        async with await database.connect_async(self._dsn) as other:
+            await other.execute("select pg_notify(%s, '')", [self._proof_channel])
 
     def _proven(self) -> None:
         if not self.hears:

@@ -42,7 +42,7 @@ def _major(folder: Path) -> str:
 
 
 @cache
-def _unprivileged() -> str | None:
+def unprivileged_user() -> str | None:
     """initdb refuses root: some other user of the machine then, and binaries that this user may read."""
     if os.geteuid() != 0:
         return None
@@ -53,7 +53,7 @@ def _unprivileged() -> str | None:
 @cache
 def _readable(bindir: Path) -> Path:
     """A copy, where root's own folders hide the wheel from other users."""
-    if _unprivileged() is None or all(folder.stat().st_mode & 0o005 == 0o005 for folder in bindir.parents):
+    if unprivileged_user() is None or all(folder.stat().st_mode & 0o005 == 0o005 for folder in bindir.parents):
         return bindir
     copy = Path(tempfile.gettempdir()) / f"pgqueue-tests-{bindir.parent.name}-{os.getpid()}"
     shutil.copytree(bindir.parent, copy)
@@ -86,7 +86,7 @@ class Cluster:
         self.log = self.folder / "log"
         self.port = free_port()
         self.settings = QUICK if settings is None else settings
-        user = _unprivileged()
+        user = unprivileged_user()
         if user is not None:
             shutil.chown(self.folder, user)
         self._run("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
@@ -96,8 +96,8 @@ class Cluster:
             return subprocess.run(
                 [self.bindir / program, *arguments],
                 check=check,
-                user=_unprivileged(),
-                group=None if _unprivileged() is None else pwd.getpwnam(str(_unprivileged())).pw_gid,
+                user=unprivileged_user(),
+                group=None if unprivileged_user() is None else pwd.getpwnam(str(unprivileged_user())).pw_gid,
                 cwd=self.folder,
                 stdin=null,
                 stdout=null,

@@ -16,6 +16,8 @@ TABLES = (*PLACES, "attempt", "lease", "queue", "audit")
 @contextmanager
 def refused(db: Database, sqlstate: str, saying: str = "") -> Iterator[None]:
     """The block must fail with this SQLSTATE; the transaction around it goes on."""
+    # Opens the transaction of a db fixture, so that the block is a savepoint of it and commits nothing.
+    db.execute("select")
     with pytest.raises(psycopg.Error, match=saying) as caught, db.connection.transaction():
         yield
     assert caught.value.sqlstate == sqlstate, caught.value

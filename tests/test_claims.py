@@ -61,7 +61,9 @@ def test_queues_are_apart(db: Database) -> None:
 
 
 def test_what_a_claim_hands_out(db: Database) -> None:
-    id = db.value("""select pgqueue.enqueue('send', '{"to": 7}', priority => 3, timeout => '5 s', headers => '{"h": 1}')""")
+    id = db.value(
+        """select pgqueue.enqueue('send', '{"to": 7}', priority => 3, timeout => '5 s', headers => '{"h": 1}')"""
+    )
     row = db.one("select * from pgqueue.claim(worker => 'w')")
     stored = db.one("select run_at, enqueued_at, lease_expires_at, worker from pgqueue.jobs where id = %s", id)
     assert stored.pop("worker") == "w"

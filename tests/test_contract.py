@@ -131,7 +131,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
         " unique_key => 'k', max_failures => 4, timeout => '5 s', headers => '{\"trace\": 1}'",
         {"task": "send", "queue": "mail", "priority": 3},
     ),
-    "enqueue_many": ("jobs => '[{\"task\": \"send\", \"queue\": \"mail\"}]'", {"task": "send", "queue": "mail"}),
+    "enqueue_many": ('jobs => \'[{"task": "send", "queue": "mail"}]\'', {"task": "send", "queue": "mail"}),
 }
 
 

@@ -1,6 +1,6 @@
 """Runs what README.md and docs/ show, and checks what they link to and repeat.
 
-Every block marked python or sql is run, in the order of the page, unless it is marked as a fragment. The page finds
+Every block marked python or sql is run, in the order of the page. The page finds
 its database as postgresql:///shop.
 """
 
@@ -12,6 +12,9 @@ from typing import Any
 
 import psycopg
 import pytest
+import typer
+
+from pgqueue import cli, schema
 
 from .clusters import Cluster
 from .conftest import TEMPLATE
@@ -45,6 +48,7 @@ def shop(server: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[psycopg.C
     with psycopg.connect("postgresql:///shop", autocommit=True) as connection:
         yield connection
     server.execute("drop database shop with (force)")
+    server.execute("drop role if exists shop_worker")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name_of)
@@ -52,7 +56,7 @@ def test_the_examples_of_a_page_run(page: Path, shop: psycopg.Connection[Any]) -
     names: dict[str, Any] = {"__name__": "shop"}
     run: dict[str, Callable[[str, int], object]] = {
         "python": lambda text, line: exec(code(page, text, line), names),
-        "sql": lambda text, _: shop.execute(text),  # type: ignore[call-overload]
+        "sql": lambda text, _: shop.execute(text.encode()),
     }
     for language, text, line in blocks(page):
         run[language](text, line)
@@ -92,18 +96,40 @@ def test_states_shows_the_chart_that_is_tested() -> None:
 
 def test_sql_documents_every_function_of_the_contract(shop: psycopg.Connection[Any]) -> None:
     page = (ROOT / "docs" / "sql.md").read_text()
-    functions = {
-        name: arguments
-        for name, arguments in shop.execute(
+    functions: dict[str, list[str]] = dict(
+        shop.execute(
             "select proname, coalesce(proargnames[:pronargs], '{}') from pg_proc"
             " where pronamespace = 'pgqueue'::regnamespace"
-        )
-    }
-    for heading in re.findall(r"^### (\w+)$", page, re.MULTILINE):
+        ).fetchall()
+    )
+    for heading in re.findall(r"^### ([a-z_]+)$", page, re.MULTILINE):
         section = page.split(f"### {heading}\n")[1].split("\n#")[0]
         documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
         assert documented == functions.pop(heading), heading
     assert not [name for name in functions if f"`{name}`" not in page]
+
+
+def test_cli_documents_every_command_and_option() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+    app: Any = typer.main.get_command(cli.app)
+    for name, command in app.commands.items():
+        assert f"`pgqueue {name}" in page
+        for option in (option for parameter in command.params for option in parameter.opts if option.startswith("--")):
+            assert option in page, f"{name} {option}"
+
+
+def test_worker_documents_every_option() -> None:
+    page = (ROOT / "docs" / "worker.md").read_text()
+    app: Any = typer.main.get_command(cli.app)
+    options = {option for parameter in app.commands["worker"].params for option in parameter.opts}
+
+    assert {option for option in options if option.startswith("--")} - {"--dsn"} == set(
+        re.findall(r"^\| `(--[\w-]+)` ", page, re.MULTILINE)
+    )
+
+
+def test_migrations_names_the_newest_revision() -> None:
+    assert f"schema.steps(0, {schema.NEWEST})" in (ROOT / "docs" / "migrations.md").read_text()
 
 
 @pytest.mark.heavy

@@ -111,8 +111,6 @@ def test_copy_is_enqueueing_too(db: Database) -> None:
     assert [job.args["n"] for job in claimed] == [0, 1, 2]
 
 
-
-
 def test_a_second_enqueue_of_a_key_returns_the_first_id(db: Database) -> None:
     first = a_job(db, unique_key="k", args={"n": 1})
     again = db.run(calls.enqueue(NewJob(task="work", unique_key="k", args={"n": 2})))
@@ -155,8 +153,6 @@ def test_of_two_dead_letters_with_one_key_one_is_kicked(db: Database) -> None:
     a_job(db, "buried", unique_key="k")
     assert db.value("select pgqueue.kick_many('default', 10)") == 1
     assert db.value("select id from pgqueue.job where unique_key = 'k'") == older.id
-
-
 
 
 def test_args_larger_than_the_queue_takes(db: Database) -> None:

@@ -50,7 +50,9 @@ def test_an_attempt_yet_to_come_is_refused(db: Database) -> None:
         db.execute("select pgqueue.complete(%s, 2)", id)
 
 
-@pytest.mark.parametrize("verb", ["complete(%s, null)", "fail(%s, null, '{}')", "release(%s, null)", "extend(%s, null)"])
+@pytest.mark.parametrize(
+    "verb", ["complete(%s, null)", "fail(%s, null, '{}')", "release(%s, null)", "extend(%s, null)"]
+)
 def test_a_null_attempt_holds_nothing(db: Database, verb: str) -> None:
     id = a_job(db, "running").id
     with refused(db, "PQ409"):
@@ -70,7 +72,7 @@ def test_complete_many_refuses_the_stale_and_completes_the_rest(db: Database, cl
     clock.advance(minutes=1)
     db.run(calls.reap())
     good = [claim_one(db, stale), *(claim_one(db, a_job(db).id) for _ in range(2))][1:]
-    done = [(good[0].id, 1, '{"n": 0}'), (stale, 1, None), (good[1].id, 1, None)]
+    done = [(good[0].id, 1, {"n": 0}), (stale, 1, None), (good[1].id, 1, None)]
     assert db.run(calls.complete_many(done, [])) == [stale]
     assert [places(db, id) for id, _, _ in done] == [["job_history"], ["job"], ["job_history"]]
     assert db.value("select result from pgqueue.jobs where id = %s", good[0].id) == {"n": 0}
@@ -147,18 +149,7 @@ def test_reap_goes_by_the_lease_that_the_job_agrees_with(db: Database, clock: Cl
     }
 
 
-def test_keep_leases_says_which_still_stand(db: Database, clock: Clock) -> None:
-    a_job(db)
-    lost = db.run(calls.claim_from("default", 1, LEASE, "w", None))[0].lease_id
-    clock.advance(minutes=1)
-    db.run(calls.reap())
-    kept = db.run(calls.claim_from("default", 1, LEASE, "w", None))[0].lease_id
-    assert db.run(calls.keep_leases([lost, kept], timedelta(hours=1))) == {kept}
-    clock.advance(minutes=1)
-    assert db.run(calls.reap()) == 0
-
-
-def test_check_held_tells_the_lost_and_the_cancelled(db: Database, clock: Clock) -> None:
+def test_keep_held_extends_what_stands_and_names_what_must_stop(db: Database, clock: Clock) -> None:
     lost = a_job(db, "running").id
     clock.advance(minutes=1)
     db.run(calls.reap())
@@ -166,7 +157,18 @@ def test_check_held_tells_the_lost_and_the_cancelled(db: Database, clock: Clock)
     wanted, cancelled = a_job(db, "running").id, a_job(db, "running").id
     db.run(calls.cancel(cancelled))
     held = [(lost, 1), (wanted, 1), (cancelled, 1)]
-    assert sorted(db.run(calls.check_held(held))) == [(lost, 1, "lost"), (cancelled, 1, "cancel")]
+    assert sorted(db.run(calls.keep_held(held, timedelta(hours=1)))) == [(lost, 1, "lost"), (cancelled, 1, "cancel")]
+    clock.advance(minutes=1)
+    db.run(calls.reap())
+    states = {id: db.value("select state from pgqueue.jobs where id = %s", id) for id in (lost, wanted, cancelled)}
+    assert states == {lost: "ready", wanted: "running", cancelled: "running"}
+
+
+def test_keep_held_never_shortens_a_lease(db: Database) -> None:
+    id = a_job(db, "running", lease=timedelta(hours=1)).id
+    until = db.value("select lease_expires_at from pgqueue.jobs where id = %s", id)
+    assert db.run(calls.keep_held([(id, 1)], LEASE)) == []
+    assert db.value("select lease_expires_at from pgqueue.jobs where id = %s", id) == until
 
 
 def test_a_lost_job_is_ready_at_once_and_counts_no_failure(db: Database, clock: Clock) -> None:

@@ -38,7 +38,12 @@ create table pgqueue.job (
     constraint job_queue_is_named      check (queue <> '' and length(queue) <= 200),
     constraint job_task_is_named       check (task <> '' and length(task) <= 500),
     constraint job_args_is_an_object   check (jsonb_typeof(args) = 'object'),
-    constraint job_run_at_is_a_date    check (isfinite(run_at))
+    constraint job_headers_is_an_object check (jsonb_typeof(headers) = 'object'),
+    constraint job_timeout_is_positive check (timeout > interval '0' and timeout <= interval '100 years'),
+    -- Within what every driver can read: one row that cannot be read would fail every claim that meets it, for ever.
+    constraint job_dates_are_readable  check (
+        run_at between '1900-01-01 00:00:00+00' and '9999-12-30 00:00:00+00'
+        and enqueued_at between '1900-01-01 00:00:00+00' and '9999-12-30 00:00:00+00')
 ) with (
     fillfactor = 70,
     autovacuum_vacuum_scale_factor = 0.01,

@@ -47,9 +47,11 @@ as $$
         when delay is not null and run_at is not null then 'delay and run_at are both given: give one of them'
         when delay < interval '0' or delay > interval '100 years'
             then format('delay is %s: give a duration from 0 to 100 years', delay)
-        when not isfinite(run_at) then format('run_at is %s: give a date', run_at)
+        when not isfinite(run_at) or run_at > '9999-12-30 00:00:00+00'
+            then format('run_at is %s: give a date before the end of the year 9999', run_at)
         when max_failures < 0 then format('max_failures is %s: give 0 (bury at once) or more', max_failures)
-        when timeout <= interval '0' then format('timeout is %s: give a duration above 0, or null for none', timeout)
+        when timeout <= interval '0' or timeout > interval '100 years'
+            then format('timeout is %s: give a duration above 0 and up to 100 years, or null for none', timeout)
         when unique_key = '' then 'unique_key is empty: give a key, or null for none'
         when octet_length(unique_key) > 2000
             then format('unique_key has %s bytes: at most 2000 fit; hash it', octet_length(unique_key))
@@ -133,6 +135,7 @@ create function pgqueue.enqueue(
     max_failures integer default null, timeout interval default null, headers jsonb default '{}') returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -143,7 +146,10 @@ begin
     if fault is not null then
         perform pgqueue.reject(fault);
     end if;
-    perform pgqueue.check_room(coalesce(enqueue.queue, 'default'), octet_length(enqueue.args::text), 1);
+    -- A key that is taken needs no room: to enqueue again is safe in a full queue too.
+    perform pgqueue.check_room(coalesce(enqueue.queue, 'default'), octet_length(enqueue.args::text), 1)
+      where enqueue.unique_key is null
+         or not exists (select from pgqueue.job j where j.unique_key = enqueue.unique_key);
     -- A conflicting insert waits for the other transaction: if that rolls back, ours goes in. The loop turns only
     -- where the other job ended between the two statements.
     loop
@@ -210,8 +216,10 @@ begin
     if r.fault is not null then
         perform pgqueue.reject(format('in job %s of the array, %s', r.position, r.fault));
     end if;
+    -- Those with a key are checked below, one by one.
     perform pgqueue.check_room(coalesce(e.job ->> 'queue', 'default'), max(octet_length(e.job ->> 'args')), count(*))
        from jsonb_array_elements(jobs) as e(job)
+      where e.job ->> 'unique_key' is null
       group by coalesce(e.job ->> 'queue', 'default');
 
     select array_agg(case when e.job ->> 'unique_key' is null

@@ -14,10 +14,10 @@ declare
     over text;
 begin
     select j.* into live from pgqueue.job j where j.id = refuse.id;
-    if live.state = 'running' and live.attempt is distinct from refuse.attempt then
+    if live.state = 'running' and live.attempt <> refuse.attempt then
         raise exception using errcode = 'PQ409', message = format(
             'cannot %s job %s as attempt %s, attempt %s holds it: drop this result, the newer attempt''s stands',
-            verb, refuse.id, coalesce(refuse.attempt::text, 'null'), live.attempt);
+            verb, refuse.id, refuse.attempt, live.attempt);
     elsif live.id is not null then
         raise exception using errcode = 'PQ409', message = format(
             'cannot %s job %s, it is %s: look at it with pgqueue job %s', verb, refuse.id, live.state, refuse.id);
@@ -84,11 +84,11 @@ $$;
 comment on function pgqueue.entomb is 'Puts a job that has left pgqueue.job into dead_letter.';
 
 -- Delay before the n-th retry, n from 0: n^4 + 15 s and up to 10 s x (n + 1) of jitter, so that jobs that failed
--- together do not return together. Without jitter the 25 default retries span 1,763,395 s, 20.4 days.
+-- together do not return together. Without jitter the 25 default retries span 1,763,395 s, 20.4 days. At most a year.
 create function pgqueue.backoff(retry integer) returns interval
 language sql volatile
 set search_path = pg_catalog, pg_temp
-as $$ select make_interval(secs => power(retry, 4) + 15 + random() * 10 * (retry + 1)) $$;
+as $$ select make_interval(secs => least(power(retry, 4) + 15 + random() * 10 * (retry + 1), 365 * 86400)) $$;
 comment on function pgqueue.backoff(integer) is 'Delay before the n-th retry, n from 0.';
 
 create function pgqueue.complete(id bigint, attempt integer, result jsonb default null) returns void

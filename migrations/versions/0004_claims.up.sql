@@ -160,32 +160,36 @@ $$;
 comment on function pgqueue.extend(bigint, integer, interval) is 'The lease of one job ends this long from now; returns when.';
 
 -- Who calls it: the lease keeper of a worker, for all it holds, batch by batch and job by job. A lease that was
--- extended further stays so. Returns what the worker must stop: attempts that are lost, and those to be cancelled.
+-- extended further stays so. A locked lease is being settled, extended or reaped and is left alone: to wait for it would
+-- hold up the worker's other leases, and deadlock with a transaction that settles several jobs.
+-- Returns what the worker must stop: attempts that are lost, and those to be cancelled.
 create function pgqueue.keep_held(ids bigint[], attempts integer[], lease interval)
     returns table (id bigint, attempt integer, verdict text)
-language sql
+language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
-    with held as materialized (
-        select h.id, h.attempt, j.lease_id, j.cancel_requested_at
-          from unnest(ids, attempts) as h(id, attempt)
-          left join pgqueue.job j on j.id = h.id and j.attempt = h.attempt and j.state = 'running'
-    ), standing as materialized (
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+begin
+    with standing as materialized (
         select l.id from pgqueue.lease l
-         where l.id in (select h.lease_id from held h)
-         order by l.id
-           for update
-    ), kept as (
-        update pgqueue.lease l set expires_at = greatest(l.expires_at, pgqueue.clock() + keep_held.lease)
-          from standing s where l.id = s.id
-        returning l.id
-    )
-    select h.id, h.attempt, case when k.id is null then 'lost' else 'cancel' end
-      from held h left join kept k on k.id = h.lease_id
-     where k.id is null or h.cancel_requested_at is not null
+         where l.id in (select j.lease_id
+                          from unnest(ids, attempts) as h(id, attempt)
+                          join pgqueue.job j on j.id = h.id and j.attempt = h.attempt and j.state = 'running')
+           for update skip locked)
+    update pgqueue.lease l set expires_at = greatest(l.expires_at, moment + keep_held.lease)
+      from standing s where l.id = s.id;
+    -- A statement of its own, because it sees what a reaper committed before the leases were taken.
+    return query
+    select h.id, h.attempt, case when j.id is null then 'lost' else 'cancel' end
+      from unnest(ids, attempts) as h(id, attempt)
+      left join pgqueue.job j on j.id = h.id and j.attempt = h.attempt and j.state = 'running'
+     where j.id is null or j.cancel_requested_at is not null;
+end
 $$;
 comment on function pgqueue.keep_held is 'Extends the leases of these attempts; returns those that are lost, or to be cancelled.';
 

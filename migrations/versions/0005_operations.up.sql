@@ -157,12 +157,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    until timestamptz := coalesce(pgqueue.clock() + pause.duration, '9999-12-30 00:00:00+00');
+    until timestamptz;
 begin
     if coalesce(pause.queue, '') = '' then
         perform pgqueue.reject('queue is empty: name the queue to pause');
+    elsif length(pause.queue) > 200 then
+        perform pgqueue.reject(format('queue has %s characters: at most 200 fit', length(pause.queue)));
     end if;
     perform pgqueue.check_duration('duration', pause.duration, false);
+    until := coalesce(pgqueue.clock() + pause.duration, '9999-12-30 00:00:00+00');
     insert into pgqueue.queue (name, paused_until) values (pause.queue, until)
     on conflict (name) do update set paused_until = excluded.paused_until;
     perform pgqueue.note('pause', pause.queue, null, jsonb_build_object('until', until));

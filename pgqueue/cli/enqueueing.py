@@ -14,12 +14,14 @@ from .options import Dsn, JobIdArgument, duration_option, instant, json_object
 
 
 def enqueue(
-    task: Annotated[str, typer.Argument(help="The task's name, as it was registered.", show_default=False)],
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="The task's name, as it was registered.", show_default=False)
+    ],
     dsn: Dsn = None,
     args: Annotated[
         Any, typer.Option(parser=json_object, metavar="JSON", help="The task's arguments by name, an object.")
     ] = "{}",
-    queue: Annotated[str, typer.Option(help="The queue.")] = "default",
+    queue: Annotated[str, typer.Option(metavar="QUEUE", help="The queue to put it in.")] = "default",
     priority: Annotated[int, typer.Option(min=-32768, max=32767, help="Lower is more urgent.", metavar="INTEGER")] = 0,
     delay: Annotated[timedelta | None, duration_option("--delay", "Run no sooner than this from now.")] = None,
     run_at: Annotated[
@@ -27,10 +29,12 @@ def enqueue(
         typer.Option(parser=instant, metavar="TIME", help="Run no sooner than this, such as 2030-01-31T09:00:00Z."),
     ] = None,
     unique_key: Annotated[
-        str | None, typer.Option(help="While a live job has this key, its id is printed and none is added.")
+        str | None,
+        typer.Option(metavar="KEY", help="While a live job has this key, its id is printed and none is added."),
     ] = None,
     max_failures: Annotated[
-        int | None, typer.Option(min=0, help="Failures that are retried; the next one buries. [default: 25]")
+        int | None,
+        typer.Option(min=0, metavar="INTEGER", help="Failures that are retried; the next one buries. [default: 25]"),
     ] = None,
     timeout: Annotated[timedelta | None, duration_option("--timeout", "How long one attempt may take.")] = None,
     headers: Annotated[

@@ -9,12 +9,12 @@ from ..client import Queue
 from .connecting import connected, on_a_terminal
 from .options import Dsn, JobIdArgument, Reason, duration_option
 
-Ids = Annotated[list[int], typer.Argument(metavar="ID...", help="The jobs' ids.", show_default=False)]
+Ids = Annotated[list[int], typer.Argument(metavar="ID", help="The jobs' ids.", show_default=False)]
 QueueArgument = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.", show_default=False)]
 
 
 def bury(id: JobIdArgument, dsn: Dsn = None, reason: Reason = None) -> None:
-    """Set a live job aside, so that it does not run until it is kicked.
+    """Set a live job aside until it is kicked.
 
     A running job may be buried too: what its worker then brings is refused.
     """
@@ -24,11 +24,11 @@ def bury(id: JobIdArgument, dsn: Dsn = None, reason: Reason = None) -> None:
 
 
 def kick(
-    ids: Annotated[
-        list[int] | None, typer.Argument(metavar="[ID]...", help="The jobs' ids.", show_default=False)
-    ] = None,
+    ids: Annotated[list[int] | None, typer.Argument(metavar="ID", help="The jobs' ids.", show_default=False)] = None,
     dsn: Dsn = None,
-    queue: Annotated[str | None, typer.Option(help="Kick the jobs buried longest in this queue instead.")] = None,
+    queue: Annotated[
+        str | None, typer.Option(metavar="QUEUE", help="Kick the jobs buried longest in this queue instead.")
+    ] = None,
     max_jobs: Annotated[
         int, typer.Option("--max", min=1, help="With --queue, at most so many.", metavar="INTEGER")
     ] = 1,
@@ -57,9 +57,10 @@ def kick(
 
 
 def cancel(ids: Ids, dsn: Dsn = None, reason: Reason = None) -> None:
-    """Cancel jobs that wait or are buried; ask running ones to stop, which is printed as cancelling.
+    """Cancel jobs, and ask running ones to stop.
 
-    Of several ids, all are cancelled or none.
+    Prints what happened to each: cancelled, or cancelling where it is running. Of several ids, all are cancelled or
+    none.
     """
     with connected(dsn) as connection:
         client = Queue(connection)
@@ -74,7 +75,13 @@ def pause(
     dsn: Dsn = None,
     duration: Annotated[timedelta | None, duration_option("--for", "Resume by itself after this long.")] = None,
 ) -> None:
-    """Let no job of the queue be claimed, until pgqueue resume or for a while. Running jobs go on."""
+    """Claim no more jobs of a queue, until resumed.
+
+    Jobs that run go on.
+
+    \b
+    pgqueue pause mail --for 1h
+    """
     with connected(dsn) as connection:
         Queue(connection).pause(queue, duration)
     typer.echo(f"paused {queue}" + ("" if duration is None else f" for {duration}"))
@@ -92,7 +99,10 @@ def purge(
     dsn: Dsn = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove all waiting jobs of a queue, scheduled ones too; they go to history as cancelled."""
+    """Remove all waiting jobs of a queue.
+
+    Scheduled ones too. They go to history as cancelled; running and buried jobs stay.
+    """
     if not yes:
         if not on_a_terminal():
             raise typer.BadParameter("there is no terminal to ask on: add --yes to remove the queue's waiting jobs")

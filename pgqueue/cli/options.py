@@ -46,7 +46,7 @@ Dsn = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 JobIdArgument = Annotated[int, typer.Argument(metavar="ID", help="The job's id.", show_default=False)]
-Reason = Annotated[str | None, typer.Option("--reason", help="Why; it is kept with the job.")]
+Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the job.")]
 
 
 def duration_option(name: str, help: str) -> Any:

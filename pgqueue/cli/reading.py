@@ -47,9 +47,9 @@ def _attempts(job_id: int | None, limit: int) -> Call[list[dict[str, Any]]]:
 
 def jobs(
     dsn: Dsn = None,
-    queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
+    queue: Annotated[str | None, typer.Option(metavar="QUEUE", help="Only this queue.")] = None,
     state: Annotated[JobState | None, typer.Option(help="Only this state.")] = None,
-    task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
+    task: Annotated[str | None, typer.Option(metavar="TASK", help="Only this task.")] = None,
     limit: Limit = 50,
     json: Json = False,
 ) -> None:
@@ -75,7 +75,7 @@ def jobs(
 
 
 def job(id: JobIdArgument, dsn: Dsn = None, json: Json = False) -> None:
-    """Show one job with its attempts, and the error of the last one that had any, traceback and all."""
+    """Show one job, its attempts, and its last error."""
     with connected(dsn) as connection, connection.transaction():
         database.run(connection, calls.job(JobId(id)))  # raises JobNotFound
         fields = database.run(connection, _rows(JOB, "pgqueue.jobs where id = %(id)s::bigint", id=id))[0]
@@ -94,12 +94,12 @@ def job(id: JobIdArgument, dsn: Dsn = None, json: Json = False) -> None:
 
 
 def attempts(
-    job_id: Annotated[int | None, typer.Argument(metavar="[ID]", help="Only this job's.", show_default=False)] = None,
+    job_id: Annotated[int | None, typer.Argument(metavar="ID", help="Only this job's.", show_default=False)] = None,
     dsn: Dsn = None,
     limit: Limit = 50,
     json: Json = False,
 ) -> None:
-    """List attempts, running and ended; one that runs has no outcome yet."""
+    """List attempts, running ones too, newest first."""
     with connected(dsn) as connection:
         found = database.run(connection, _attempts(job_id, limit))
     if json:
@@ -109,14 +109,14 @@ def attempts(
 
 
 def queues(dsn: Dsn = None, json: Json = False) -> None:
-    """List queues with their counts, the age of the oldest ready job, and pauses."""
+    """List queues: their counts, oldest ready job, pauses."""
     with connected(dsn) as connection:
         found = database.run(connection, _rows(QUEUE, "pgqueue.queues order by queue"))
     print_rows(found, QUEUE, json, "no queues: none has jobs or settings")
 
 
 def workers(dsn: Dsn = None, json: Json = False) -> None:
-    """List worker processes; one that was not seen for 30 s is dead."""
+    """List worker processes; dead is one unseen for 30 s."""
     with connected(dsn) as connection:
         found = database.run(connection, _rows(WORKER, "pgqueue.workers order by worker"))
     print_rows(found, WORKER, json, "no workers: start one with pgqueue worker MODULE")

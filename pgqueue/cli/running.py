@@ -42,7 +42,8 @@ def worker(
         str | None, typer.Option(metavar="DSN", help="Where to LISTEN, past a pooler. [env: PGQUEUE_LISTEN_DSN]")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="The worker's name, one of its own. Without it, host and process id.")
+        str | None,
+        typer.Option(metavar="NAME", help="The worker's name, one of its own. Without it, host and process id."),
     ] = None,
     log_level: Annotated[LogLevel, typer.Option(help="What to log on stderr.")] = LogLevel.INFO,
     json_log: Annotated[bool, typer.Option("--json-log", help="Log JSON lines. [env: PGQUEUE_LOG=json]")] = False,
@@ -57,7 +58,8 @@ def worker(
     from ..worker import Options, run
 
     settings = Settings.from_environment()
-    logs.configure("json" if json_log else settings.log_format, log_level.value)
+    log_format = "json" if json_log else settings.log_format
+    logs.configure(log_format, log_level.value)
     named: dict[str, str] = {} if name is None else {"name": name}
     try:
         options = Options(
@@ -70,6 +72,8 @@ def worker(
             grace=grace,
             listen=not no_listen,
             listen_dsn=listen_dsn or settings.listen_dsn,
+            log_format=log_format,
+            log_level=log_level.value,
             **named,
         )
     except WorkerMisconfigured as error:
@@ -81,13 +85,19 @@ def worker(
 
 def demo(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[FOLDER]", help="Where the demo writes.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="FOLDER", help="Files to measure; else Python's own library.", show_default=False),
     ] = None,
     dsn: Dsn = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave what the demo made in place.")] = False,
-    workers: Annotated[int, typer.Option(min=1, metavar="INTEGER", help="Worker processes.")] = 2,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the demo's tables in place, to be looked at.")] = False,
+    workers: Annotated[
+        int, typer.Option(min=1, metavar="INTEGER", help="Worker processes; of several, one is killed.")
+    ] = 3,
 ) -> None:
-    """Show the queue at work, on a database of your choice or a private one."""
+    """Measure files with several workers, one of them killed.
+
+    Ends by checking every file against a measure of its own; exits with 1 if one is wrong.
+    """
     from .. import demo as shown
 
     with database_at(dsn) as found:
@@ -96,7 +106,7 @@ def demo(
 
 
 def dev() -> None:
-    """Keep the embedded PostgreSQL running until Ctrl-C, and print its DSN.
+    """Run a private PostgreSQL until Ctrl-C; print its DSN.
 
     Needs pgqueue-jobs[embedded]. Its data stay in the user's data folder, or in PGQUEUE_DATA.
     """

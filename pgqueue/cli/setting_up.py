@@ -35,7 +35,7 @@ def migrate(
         bool, typer.Option("--sql", help="Print the SQL from nothing to the revision; change nothing.")
     ] = False,
 ) -> None:
-    """Install the schema pgqueue, or move it to another revision.
+    """Install the schema, or move it to another revision.
 
     Safe to run at every deployment and from ten machines at once: one migrates, the others find nothing to do. Moving
     down drops what the later revisions made, jobs included.
@@ -59,7 +59,7 @@ def doctor(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Examine the database and say what is wrong, with the cure for each finding.
+    """Examine the database; say what is wrong and the cure.
 
     Exits with 1 if anything fails; warnings alone exit with 0.
     """

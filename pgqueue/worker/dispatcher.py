@@ -56,6 +56,7 @@ class Dispatcher:
         self._background: set[asyncio.Task[None]] = set()
         self._stirred = asyncio.Event()
         self._stopping = False
+        self._is_hurried = False
         self._is_asleep = False
         self._busy_since: float | None = None
         self._nap = FIRST_NAP
@@ -101,7 +102,9 @@ class Dispatcher:
             self._stirred.set()
 
     def stop_at_once(self) -> None:
+        """Give back what runs. With no database to tell, go without: the leases run out by themselves."""
         self.stop()
+        self._is_hurried = True
         for execution in self._running.values():
             execution.stop(Stop.SHUTDOWN)
 
@@ -120,6 +123,8 @@ class Dispatcher:
                 if began is not None and monotonic() - began > _SLOWEST_RETRY:
                     retry = FIRST_RETRY
                 log.warning("database lost, trying again", extra={"error": str(error).strip(), "in_seconds": retry})
+                if self._is_hurried and not self._running:
+                    return
                 for watermark in self._watermarks.values():
                     watermark.forget()
                 await asyncio.sleep(retry * random.uniform(0.5, 1.0))

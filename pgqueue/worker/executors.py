@@ -52,10 +52,12 @@ class Execution:
 
     def stop(self, why: Stop) -> None:
         """The first reason stands. An async handler is cancelled at once, a def handler asked first."""
-        if self._stop is not None or self._runner is None:
+        if self._stop is not None:
             return
         self._stop = why
         self._job.stop()
+        if self._runner is None:  # run() has not begun, and will see it
+            return
         patience = ASK_BEFORE_INTERRUPT.total_seconds() if self._on_thread and why is not Stop.TIMEOUT else 0.0
         self._runner.get_loop().call_later(patience, self._runner.cancel)
 
@@ -72,6 +74,8 @@ class Execution:
             loop = asyncio.get_running_loop()
             timer = loop.call_later(self.claimed.timeout.total_seconds(), self.stop, Stop.TIMEOUT)
         try:
+            if self._stop is not None:
+                raise asyncio.CancelledError
             result = await self._call(task)
         except BaseException as error:
             return self._after(error, task)
