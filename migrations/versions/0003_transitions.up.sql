@@ -131,8 +131,9 @@ begin
     with done as materialized (
         select d.id, d.attempt, d.result from unnest(ids, attempts, results) as d(id, attempt, result)
     ), gone as (
+        -- any (ids) beside the join: a plan made while the table was empty would otherwise read all of it for ever.
         delete from pgqueue.job j using done d
-         where j.id = d.id and j.attempt = d.attempt and j.state = 'running'
+         where j.id = any (complete_many.ids) and j.id = d.id and j.attempt = d.attempt and j.state = 'running'
         returning j.*, d.result
     ), held as (
         select g.*, l.worker, l.claimed_at from gone g left join pgqueue.lease l on l.id = g.lease_id
@@ -152,6 +153,7 @@ $$;
 comment on function pgqueue.complete_many is 'Completes a batch; returns the ids that were refused.';
 
 -- Drops those leases that hold no job any more. A locked one is being extended or reaped: leave it to whoever has it.
+-- offset 0 keeps the look at the jobs a look-up by id for each lease; as a join it may read the whole table.
 create function pgqueue.drop_leases(leases bigint[]) returns void
 language sql
 set search_path = pg_catalog, pg_temp
@@ -160,7 +162,7 @@ as $$
     with empty as materialized (
         select l.id from pgqueue.lease l
          where l.id = any (leases)
-           and not exists (select from pgqueue.job j where j.id = any (l.job_ids) and j.lease_id = l.id)
+           and not exists (select from pgqueue.job j where j.id = any (l.job_ids) and j.lease_id = l.id offset 0)
            for update skip locked)
     delete from pgqueue.lease l using empty e where l.id = e.id
 $$;

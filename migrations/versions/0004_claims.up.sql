@@ -16,7 +16,8 @@ comment on type pgqueue.claimed_with_lease is 'What claim_from returns: the leas
 -- at its mark, the last claimed position: dead index entries before it, which pile up while some transaction holds
 -- its snapshot open, are never read again. Without marks it is the sweep: every priority that has jobs, each from
 -- its start. It finds what landed below the marks, and new priorities. docs/decisions/0002 has the measurements.
--- Literal state, a materialised SKIP LOCKED subquery, pinned planner settings: the plan must not move.
+-- Literal state, a materialised SKIP LOCKED subquery, pinned planner settings: the plan must not move. The rows are
+-- reached by an array of ids and not by a join, which a plan made on an empty table turns into a scan of all jobs.
 create function pgqueue.claim_from(
     queue text, max_jobs integer, lease interval, worker text,
     priorities smallint[] default null, run_ats timestamptz[] default null, ids bigint[] default null)
@@ -73,8 +74,7 @@ begin
         ), moved as (
             update pgqueue.job j
                set state = 'running', attempt = j.attempt + 1, lease_id = new_lease
-              from picked p
-             where j.id = p.id
+             where j.id = any (array(select p.id from picked p))
             returning j.*
         ), leased as (
             insert into pgqueue.lease (id, worker, claimed_at, expires_at, job_ids)
@@ -179,7 +179,8 @@ begin
         select l.id from pgqueue.lease l
          where l.id in (select j.lease_id
                           from unnest(ids, attempts) as h(id, attempt)
-                          join pgqueue.job j on j.id = h.id and j.attempt = h.attempt and j.state = 'running')
+                          join pgqueue.job j on j.id = h.id and j.attempt = h.attempt and j.state = 'running'
+                         where j.id = any (keep_held.ids))
            for update skip locked)
     update pgqueue.lease l set expires_at = greatest(l.expires_at, moment + keep_held.lease)
       from standing s where l.id = s.id;
@@ -187,7 +188,8 @@ begin
     return query
     select h.id, h.attempt, case when j.id is null then 'lost' else 'cancel' end
       from unnest(ids, attempts) as h(id, attempt)
-      left join pgqueue.job j on j.id = h.id and j.attempt = h.attempt and j.state = 'running'
+      left join pgqueue.job j on j.id = any (keep_held.ids) and j.id = h.id and j.attempt = h.attempt
+                             and j.state = 'running'
      where j.id is null or j.cancel_requested_at is not null;
 end
 $$;
@@ -223,12 +225,11 @@ begin
         return 0;
     end if;
     for lost in
-        select j.* from pgqueue.lease l
-         cross join lateral unnest(l.job_ids) as member(id)
-          join pgqueue.job j on j.id = member.id and j.lease_id = l.id and j.state = 'running'
-         where l.id = any (leases)
+        select j.* from pgqueue.job j
+         where j.id = any (array(select unnest(l.job_ids) from pgqueue.lease l where l.id = any (leases)))
+           and j.lease_id = any (leases) and j.state = 'running'
          limit max_jobs
-           for update of j skip locked
+           for update skip locked
     loop
         lost.losses := lost.losses + 1;
         if lost.cancel_requested_at is not null then

@@ -8,23 +8,22 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Any, assert_never
+from typing import Any
 
 import psycopg
 
 from .. import calls, database
-from ..calls import Call
-from ..errors import InvalidInput, PgqueueError, StaleAttempt
-from ..jobs import Buried, Cancelled, ClaimedJob, Done, Failed, JobError, JobId, Lost, Outcome, Released, Settled
+from ..errors import PgqueueError
+from ..jobs import Cancelled, ClaimedJob, JobId, Lost, Outcome, Released
 from ..running import Connections
 from ..tasks import Tasks
 from .executors import Execution, Stop
 from .leases import LeaseKeeper
 from .options import Options
 from .pace import Pace
+from .settling import Settling
 from .threads import Threads
 from .watermark import Watermark
 
@@ -52,7 +51,6 @@ class Dispatcher:
         self._pace = Pace(options.concurrency)
         self._waiting: deque[tuple[ClaimedJob, float]] = deque()
         self._running: dict[tuple[JobId, int], Execution] = {}
-        self._outcomes: dict[tuple[JobId, int], tuple[ClaimedJob, Outcome]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._stirred = asyncio.Event()
         self._stopping = False
@@ -60,9 +58,9 @@ class Dispatcher:
         self._is_asleep = False
         self._busy_since: float | None = None
         self._nap = FIRST_NAP
-        self._empty_leases: list[int] = []
         self._patience = max(1.0, options.lease.total_seconds() / 10)
         self.keeper = LeaseKeeper(options.lease, self._on_verdict)
+        self._settling = Settling(self.keeper)
         self._loop = asyncio.get_running_loop()
 
     # What others tell the dispatcher.
@@ -131,15 +129,15 @@ class Dispatcher:
                 retry = min(retry * 2, _SLOWEST_RETRY)
 
     def _is_finished(self) -> bool:
-        return self._stopping and not (self._running or self._waiting or self._outcomes)
+        return self._stopping and not (self._running or self._waiting or self._settling)
 
     async def _work(self, connection: psycopg.AsyncConnection[Any]) -> None:
         while not self._is_finished():
             self._stirred.clear()
-            await self._settle(connection)
+            await self._settling.settle(connection)
             claimed = await self._claim(connection)
             self._start()
-            if not self._outcomes and not claimed:
+            if not self._settling and not claimed:
                 await self._rest(connection)
             else:
                 await asyncio.sleep(0)
@@ -203,7 +201,7 @@ class Dispatcher:
         self._start()
 
     def _ended(self, job: ClaimedJob, outcome: Outcome) -> None:
-        self._outcomes[(job.id, job.attempt)] = (job, outcome)
+        self._settling.add(job, outcome)
         self._stirred.set()
 
     def _give_back_waiting(self) -> None:
@@ -242,72 +240,3 @@ class Dispatcher:
         if self._is_asleep and now - self._busy_since > BUSY_BEFORE_WAKING_UP:
             await database.run_async(connection, calls.wake_up(self._options.name))
             self._is_asleep = False
-
-    # Settling.
-
-    async def _settle(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        """An outcome is dropped only once the database has it, so that a lost connection loses none."""
-        batch = list(self._outcomes.values())
-        done = [(job, outcome) for job, outcome in batch if isinstance(outcome, Done)]
-        singly = [entry for entry in batch if not isinstance(entry[1], Done)]
-        if done:
-            try:
-                await self._complete_many(connection, done)
-            except (psycopg.DataError, InvalidInput):
-                singly = batch
-        for job, outcome in singly:
-            call = _call_for(job, outcome)
-            if call is not None:
-                await self._settle_one(connection, job, call)
-            self._let_go([job])
-
-    async def _complete_many(
-        self, connection: psycopg.AsyncConnection[Any], done: Sequence[tuple[ClaimedJob, Done]]
-    ) -> None:
-        jobs = [job for job, _ in done]
-        refused = await database.run_async(
-            connection,
-            calls.complete_many(
-                [(job.id, job.attempt, outcome.result) for job, outcome in done],
-                self._empty_leases + self.keeper.emptied_by(jobs),
-            ),
-        )
-        self._let_go(jobs)
-        self._empty_leases.clear()
-        for id in refused:
-            log.warning("completion refused, the job was not this attempt's any more", extra={"job": id})
-
-    async def _settle_one(self, connection: psycopg.AsyncConnection[Any], job: ClaimedJob, call: Call[Any]) -> None:
-        about = {"job": job.id, "task": job.task, "attempt": job.attempt}
-        try:
-            await database.run_async(connection, call)
-        except StaleAttempt as error:
-            log.warning("outcome refused", extra=about | {"error": str(error)})
-        except (psycopg.DataError, InvalidInput) as error:
-            log.exception("the database cannot take this outcome, the job is buried", extra=about)
-            failure = JobError(type(error).__name__, str(error))
-            reason = "its outcome could not be stored"
-            await database.run_async(connection, calls.bury(job.id, job.attempt, reason, failure))
-
-    def _let_go(self, jobs: Sequence[ClaimedJob]) -> None:
-        for job in jobs:
-            del self._outcomes[(job.id, job.attempt)]
-        self._empty_leases += self.keeper.let_go(jobs)
-
-
-def _call_for(job: ClaimedJob, outcome: Outcome) -> Call[Any] | None:
-    match outcome:
-        case Done(result):
-            return calls.complete(job.id, job.attempt, result)
-        case Failed(error, retry_in):
-            return calls.fail(job.id, job.attempt, error, retry_in)
-        case Released(delay, priority):
-            return calls.release(job.id, job.attempt, delay, priority)
-        case Buried(reason, error):
-            return calls.bury(job.id, job.attempt, reason, error)
-        case Cancelled(reason):
-            return calls.cancel_held(job.id, job.attempt, reason)
-        case Settled() | Lost():
-            return None
-        case _:
-            assert_never(outcome)
