@@ -1,0 +1,173 @@
+"""The parts of a worker that need no database: where to claim, how much, what is held, which module."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from pgqueue.errors import WorkerMisconfigured
+from pgqueue.jobs import ClaimedJob, JobId
+from pgqueue.worker.leases import LeaseKeeper
+from pgqueue.worker.loading import load
+from pgqueue.worker.options import Options
+from pgqueue.worker.pace import AHEAD_SECONDS, MOST_AHEAD, Pace
+from pgqueue.worker.watermark import SWEEP_EVERY, SWEEP_SHARE, Watermark
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+A_JOB = ClaimedJob(JobId(1), 1, "work", {}, {}, "default", 0, NOON, NOON, 0, 0, None, NOON, 1)
+
+
+def a_claim(id: int, priority: int = 0, seconds: int = 0, lease_id: int = 1) -> ClaimedJob:
+    run_at = NOON + timedelta(seconds=seconds)
+    return replace(A_JOB, id=JobId(id), priority=priority, run_at=run_at, lease_id=lease_id)
+
+
+def swept_watermark(*jobs: ClaimedJob, at: float = 100.0, cost: float = 0.001) -> Watermark:
+    watermark = Watermark()
+    watermark.claimed(jobs, len(jobs))
+    watermark.swept(at, cost)
+    return watermark
+
+
+def test_the_first_claim_sweeps() -> None:
+    assert Watermark().marks(100.0) is None
+
+
+def test_the_next_claim_starts_at_the_last_position_of_each_priority() -> None:
+    watermark = swept_watermark(a_claim(1), a_claim(2, seconds=1), a_claim(3, priority=5))
+
+    assert watermark.marks(100.1) == {0: (NOON + timedelta(seconds=1), 2), 5: (NOON, 3)}
+
+
+def test_a_busy_worker_sweeps_every_second() -> None:
+    watermark = swept_watermark(a_claim(1), at=100.0)
+
+    assert watermark.marks(100.0 + SWEEP_EVERY - 0.01) is not None
+    assert watermark.marks(100.0 + SWEEP_EVERY) is None
+
+
+def test_a_costly_sweep_waits_so_that_it_takes_a_twentieth_of_the_time() -> None:
+    watermark = swept_watermark(a_claim(1), at=100.0, cost=0.5)
+
+    assert watermark.marks(100.0 + SWEEP_SHARE * 0.5 - 0.01) is not None
+    assert watermark.marks(100.0 + SWEEP_SHARE * 0.5) is None
+
+
+def test_a_short_claim_is_followed_by_a_sweep_that_is_worth_it() -> None:
+    watermark = swept_watermark(a_claim(1), at=100.0, cost=0.01)
+    watermark.claimed([], wanted=10)
+
+    assert not watermark.should_sweep(100.1)
+    assert watermark.should_sweep(100.2)
+    assert watermark.marks(100.2) is None
+
+
+def test_a_sweep_that_finds_work_below_the_mark_lowers_it() -> None:
+    watermark = swept_watermark(a_claim(9, seconds=60))
+    watermark.claimed([a_claim(1, seconds=-60)], wanted=1)
+
+    assert watermark.marks(100.1) == {0: (NOON - timedelta(seconds=60), 1)}
+
+
+def test_after_a_lost_connection_the_next_claim_sweeps() -> None:
+    watermark = swept_watermark(a_claim(1))
+    watermark.forget()
+
+    assert watermark.marks(100.0) is None
+
+
+def test_before_anything_is_known_a_worker_holds_one_job_a_hand() -> None:
+    assert Pace(10).hold_at_most() == 10
+
+
+def test_short_jobs_come_in_hundreds_and_long_ones_one_by_one() -> None:
+    short, long = Pace(10), Pace(10)
+    short.record(0.0001)
+    long.record(AHEAD_SECONDS * 1.01)
+
+    assert short.hold_at_most() == 10 + MOST_AHEAD
+    assert long.hold_at_most() == 10
+
+
+def test_one_slow_job_stops_holding_ahead_at_once() -> None:
+    pace = Pace(10)
+    for _ in range(1000):
+        pace.record(0.0001)
+    pace.record(2.0)
+
+    assert pace.hold_at_most() == 10
+
+
+class Verdicts(list[tuple[int, int, str]]):
+    def __call__(self, id: JobId, attempt: int, verdict: str) -> None:
+        self.append((id, attempt, verdict))
+
+
+def test_a_lease_is_empty_once_its_last_job_is_let_go() -> None:
+    keeper = LeaseKeeper(timedelta(seconds=30), Verdicts())
+    first, second, other = a_claim(1), a_claim(2), a_claim(3, lease_id=2)
+    keeper.hold([first, second, other], since=monotonic())
+
+    assert keeper.emptied_by([first]) == []
+    assert keeper.emptied_by([first, second]) == [1]
+    assert keeper.let_go([first]) == []
+    assert keeper.let_go([second, other]) == [1, 2]
+    assert keeper.let_go([other]) == []
+
+
+def test_a_worker_cut_off_from_the_database_gives_up_before_its_lease_ends() -> None:
+    verdicts = Verdicts()
+    keeper = LeaseKeeper(timedelta(seconds=30), verdicts)
+    keeper.hold([a_claim(1)], since=monotonic() - 28)
+    keeper.hold([a_claim(2)], since=monotonic() - 20)
+
+    keeper.give_up_expired()
+
+    assert verdicts == [(1, 1, "lost")]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        (None, "no_such_module", 'there is no module "no_such_module"'),
+        ("import no_such_package", "broken", "module \"broken\" does not import, No module named 'no_such_package'"),
+        ("raise ValueError('mend me')", "broken", 'module "broken" does not import, ValueError: mend me'),
+        ("", "bare", 'module "bare" has no Tasks'),
+        ("import pgqueue\ntasks = pgqueue.Tasks()", "empty", 'the Tasks of module "empty" are empty'),
+        ("import pgqueue\na, b = pgqueue.Tasks(), pgqueue.Tasks()", "several", "choose one, such as several:a"),
+        ("import pgqueue\na = pgqueue.Tasks()", "named:b", 'has no Tasks named "b": it has a'),
+    ],
+)
+def test_a_module_that_does_not_do_is_refused_with_a_cure(
+    source: str | None, target: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = target.partition(":")[0] + "_of_the_test"
+    target = target.replace(target.partition(":")[0], name)
+    if source is not None:
+        (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    with pytest.raises(WorkerMisconfigured) as refusal:
+        load(target)
+
+    assert message in str(refusal.value).replace("_of_the_test", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"queues": ("",)}, "a queue's name is empty"),
+        ({"queues": ("a", "a")}, "names a queue twice: a,a"),
+        ({"concurrency": 0}, "--concurrency is 0: give at least 1"),
+        ({"processes": -1}, "--processes is -1: give at least 1"),
+        ({"lease": timedelta()}, "--lease is 0s: give at least 1s"),
+        ({"poll_interval": timedelta()}, "--poll-interval is 0s: give at least 0.01s"),
+        ({"name": ""}, "--name is empty"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(WorkerMisconfigured, match=message):
+        Options(target="tasks", **options)  # type: ignore[arg-type]
