@@ -19,7 +19,9 @@ def configure(**options: object) -> None:
 def offline() -> None:
     """Prints the SQL. paramstyle named, or every % in our functions would come out doubled."""
     configure(url="postgresql+psycopg://", literal_binds=True, dialect_opts={"paramstyle": "named"})
-    context.config.output_buffer.write("create schema if not exists pgqueue;\n\n")
+    context.config.output_buffer.write(
+        "do $$ begin if to_regnamespace('pgqueue') is null then create schema pgqueue; end if; end $$;\n\n"
+    )
     with context.begin_transaction():
         context.run_migrations()
 

@@ -5,6 +5,7 @@ the version_locations of an application's own Alembic, and steps() inside an app
 """
 
 import re
+import threading
 from io import StringIO
 from pathlib import Path
 
@@ -37,6 +38,10 @@ OLDEST = 7
 """The oldest revision that this version of the code can work with."""
 
 
+# Alembic keeps its context in a global of the process: two threads would mix up their migrations.
+_one_at_a_time = threading.Lock()
+
+
 def steps(start: int, stop: int) -> list[TextClause]:
     """The statements that lead from revision start to revision stop, up or down, to be given to op.execute in turn.
 
@@ -63,7 +68,7 @@ def migrate(dsn: str, revision: str = "head") -> int:
     )
     config = _config()
     try:
-        with engine.connect() as connection:
+        with _one_at_a_time, engine.connect() as connection:
             config.attributes["connection"] = connection
             if revision != "head" and (revision == "base" or revision < _current(connection.connection.driver_connection)):
                 command.downgrade(config, revision)
@@ -87,7 +92,8 @@ def script(start: str = "base", stop: str = "head") -> str:
     out = StringIO()
     config = _config()
     config.output_buffer = out
-    command.upgrade(config, f"{start}:{stop}", sql=True)
+    with _one_at_a_time:
+        command.upgrade(config, f"{start}:{stop}", sql=True)
     return out.getvalue()
 
 

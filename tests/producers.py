@@ -1,4 +1,4 @@
-"""Programs that write a row of the application's and enqueue its job in one transaction, over and over.
+"""Programs that write a row of the application's, enqueue its job and write down the job's id, in one transaction.
 
 As `python -m tests.producers KIND DSN SEED KILLS` it forks one after another, and kills each with SIGKILL at a random
 moment after its first commit.
@@ -15,13 +15,15 @@ from itertools import repeat
 
 import psycopg
 import sqlalchemy
+from psycopg import sql
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from pgqueue import AsyncQueue, Queue
 
-TABLE = "create table app_order (id bigint generated always as identity primary key)"
+TABLE = "create table app_order (id bigint generated always as identity primary key, job_id bigint)"
 INSERT = "insert into app_order default values returning id"
+LINK = "update app_order set job_id = {} where id = {}"
 
 # Called at each step of a transaction: "begun", "written", "enqueued", "committed". It may raise, to break the
 # transaction off; a Fault is survived by the producer.
@@ -41,8 +43,9 @@ def psycopg_connection(dsn: str, step: Step, rounds: int | None) -> None:
                     step("begun")
                     order = first(connection.execute(INSERT).fetchone())
                     step("written")
-                    queue.enqueue("ship", args={"order_id": order})
+                    id = queue.enqueue("ship", args={"order_id": order})
                     step("enqueued")
+                    connection.execute(sql.SQL(LINK).format(id, order))
                 step("committed")
             except Fault:
                 pass
@@ -57,8 +60,9 @@ def sqlalchemy_session(dsn: str, step: Step, rounds: int | None) -> None:
                 step("begun")
                 order = session.execute(sqlalchemy.text(INSERT)).scalar_one()
                 step("written")
-                queue.enqueue("ship", args={"order_id": order})
+                id = queue.enqueue("ship", args={"order_id": order})
                 step("enqueued")
+                session.execute(sqlalchemy.text(LINK.format(id, order)))
                 session.commit()
                 step("committed")
             except Fault:
@@ -76,8 +80,9 @@ def psycopg_async_connection(dsn: str, step: Step, rounds: int | None) -> None:
                         step("begun")
                         order = first(await (await connection.execute(INSERT)).fetchone())
                         step("written")
-                        await queue.enqueue("ship", args={"order_id": order})
+                        id = await queue.enqueue("ship", args={"order_id": order})
                         step("enqueued")
+                        await connection.execute(sql.SQL(LINK).format(id, order))
                     step("committed")
                 except Fault:
                     pass
@@ -95,8 +100,9 @@ def sqlalchemy_async_session(dsn: str, step: Step, rounds: int | None) -> None:
                     step("begun")
                     order = (await session.execute(sqlalchemy.text(INSERT))).scalar_one()
                     step("written")
-                    await queue.enqueue("ship", args={"order_id": order})
+                    id = await queue.enqueue("ship", args={"order_id": order})
                     step("enqueued")
+                    await session.execute(sqlalchemy.text(LINK.format(id, order)))
                     await session.commit()
                     step("committed")
                 except Fault:

@@ -27,7 +27,7 @@ class Racer:
         return self._thread.submit(self.value, sql, *params)
 
     def value(self, sql: str, *params: object) -> Any:
-        cursor = self.connection.execute(sql, params)  # type: ignore[call-overload]
+        cursor = self.connection.execute(sql, params)
         row = cursor.fetchone() if cursor.description else None
         return row[0] if row else None
 

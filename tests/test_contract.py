@@ -16,7 +16,8 @@ CLAIMED = (
 FUNCTIONS = {
     "enqueue": (
         "task text, args jsonb DEFAULT '{}'::jsonb, queue text DEFAULT 'default'::text, priority integer DEFAULT 0,"
-        " delay interval DEFAULT NULL::interval, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone,"
+        " delay interval DEFAULT NULL::interval,"
+        " run_at timestamp with time zone DEFAULT NULL::timestamp with time zone,"
         " unique_key text DEFAULT NULL::text, max_failures integer DEFAULT NULL::integer,"
         " timeout interval DEFAULT NULL::interval, headers jsonb DEFAULT '{}'::jsonb",
         "bigint",

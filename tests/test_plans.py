@@ -1,12 +1,13 @@
 """What the hot statements read as they run inside the functions: which indexes, how many buffers. Never time.
 
-The server counts scans and buffers of each relation within a transaction, which shows the plan of any statement, however
-deep inside a function, on every server; auto_explain is not everywhere at hand.
+The server counts scans and buffers of each relation within a transaction, which shows the plan of any statement,
+however deep inside a function, on every server; auto_explain is not everywhere at hand.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -46,7 +47,8 @@ class Watcher:
 
     def _counts(self, table: str) -> dict[str, tuple[int, int]]:
         rows = self.db.all(
-            "select c.relname, pg_stat_get_xact_numscans(c.oid) as scans, pg_stat_get_xact_blocks_fetched(c.oid) as buffers"
+            "select c.relname, pg_stat_get_xact_numscans(c.oid) as scans,"
+            " pg_stat_get_xact_blocks_fetched(c.oid) as buffers"
             " from pg_class c where c.oid = %s::regclass"
             "    or c.oid in (select indexrelid from pg_index where indrelid = %s::regclass)",
             f"pgqueue.{table}",
@@ -110,14 +112,15 @@ def assert_hot_statements_keep_their_plans(watcher: Watcher) -> None:
     position = db.one("select run_at, id from pgqueue.job where state = 'ready' order by priority, run_at, id limit 1")
     mark = (0, [position["run_at"]], [position["id"]])
     claim = "select * from pgqueue.claim_from('default', 10, '30 s', 'w', array[%s]::smallint[], %s, %s)"
-    for statement, params in ((claim, mark), ("select * from pgqueue.claim(max_jobs => 10)", ())):
-        read = watcher.of(statement, *params)
+    claims: list[tuple[str, tuple[Any, ...]]] = [(claim, mark), ("select * from pgqueue.claim(max_jobs => 10)", ())]
+    for sql, params in claims:
+        read = watcher.of(sql, *params)
         assert read.used == {"job_claim", "job_pkey"}
         assert read.buffers["job_claim"] <= A_FEW
         assert read.total <= 10 * PER_MOVE + A_FEW
 
     ids = claimed(db, 8)
-    for sql, params, moves in (
+    verbs: list[tuple[str, tuple[Any, ...], int]] = [
         ("select pgqueue.extend(%s, 1)", (ids[0],), 1),
         ("select pgqueue.complete(%s, 1)", (ids[0],), 1),
         ("select pgqueue.fail(%s, 1, '{}', '0')", (ids[1],), 1),
@@ -126,7 +129,8 @@ def assert_hot_statements_keep_their_plans(watcher: Watcher) -> None:
         ("select pgqueue.cancel(%s)", (ids[4],), 1),
         ("select * from pgqueue.keep_held(%s, '{1,1,1}', '30 s')", (ids[5:],), 3),
         ("select * from pgqueue.complete_many(%s, '{1,1,1}', '{null,null,null}', '{}')", (ids[5:],), 3),
-    ):
+    ]
+    for sql, params, moves in verbs:
         read = watcher.of(sql, *params)
         assert read.used == {"job_pkey"}, sql
         assert read.total <= moves * PER_MOVE + A_FEW, (sql, read)
@@ -169,7 +173,6 @@ def test_plans_on_a_table_of_a_million(watcher: Watcher) -> None:
     fill(watcher.db, 1_000_000)
     watcher.db.execute("analyze pgqueue.job")
     assert_hot_statements_keep_their_plans(watcher)
-
 
 
 @pytest.mark.parametrize("prepared", [True, False])

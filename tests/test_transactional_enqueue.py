@@ -20,7 +20,7 @@ ROUNDS = 300
 UNMATCHED = """
 select o.id as order_id, j.id as job_id
   from app_order o
-  full join pgqueue.job j on (j.args ->> 'order_id')::bigint = o.id
+  full join pgqueue.job j on j.id = o.job_id and (j.args ->> 'order_id')::bigint = o.id
  where o.id is null or j.id is null
 """
 

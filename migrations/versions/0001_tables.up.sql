@@ -1,7 +1,8 @@
 -- Tables, the checks that must never be untrue, and the settings they live under.
 -- docs/states.md draws the life of a job; a row is in exactly one of job, dead_letter and job_history.
 
-create schema if not exists pgqueue;
+-- Not "create schema if not exists": that needs the privilege even where an administrator has made the schema.
+do $$ begin if to_regnamespace('pgqueue') is null then create schema pgqueue; end if; end $$;
 
 -- The one clock. Every function reads it once; tests put a fake in its place.
 create function pgqueue.clock() returns timestamptz

@@ -56,10 +56,13 @@ $$;
 comment on function pgqueue.deregister_worker(text, uuid) is 'A worker stops.';
 
 -- One partition a day (UTC), made apart and attached, which blocks no reader and no writer of the others. Rows that
--- the default partition holds of that day move over.
+-- the default partition holds of that day move over. Bounds pass through text: hence the pinned style and zone, or a
+-- session in Asia/Kolkata with datestyle SQL writes IST and some servers read Israel's time.
 create function pgqueue.make_partitions(days_ahead integer default 3) returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO, YMD'
+set timezone = 'UTC'
 set lock_timeout = '300ms'
 as $$
 declare
@@ -120,7 +123,8 @@ $$;
 comment on function pgqueue.drop_partitions() is 'Drops finished jobs and attempts older than settings.retention.';
 
 -- Who calls it: workers, at start and every few minutes; one at a time, the others pass by. Without workers of ours,
--- call it from cron once a day.
+-- call it from cron once a day. What a long reader of history keeps from being made or dropped waits for the next turn;
+-- what finishes meanwhile lands in the default partition.
 create function pgqueue.maintain() returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -134,8 +138,16 @@ begin
      where not exists (select from pgqueue.worker w
                         where w.name = a.worker and w.last_seen > pgqueue.clock() - interval '30 s');
     delete from pgqueue.worker w where w.last_seen < pgqueue.clock() - interval '1 day';
-    perform pgqueue.make_partitions();
-    perform pgqueue.drop_partitions();
+    begin
+        perform pgqueue.make_partitions();
+    exception when lock_not_available then
+        raise warning 'no partitions made, somebody reads all of history: %', sqlerrm;
+    end;
+    begin
+        perform pgqueue.drop_partitions();
+    exception when lock_not_available then
+        raise warning 'no partitions dropped, somebody reads history: %', sqlerrm;
+    end;
     return true;
 end
 $$;
