@@ -93,12 +93,33 @@ def _as_object(job: NewJob) -> dict[str, Any]:
     return described
 
 
+# JSON as text, and read job by job: PostgreSQL holds numbers and depths that Python cannot read, and one such job must
+# not cost its batch.
+_CLAIMED: LiteralString = (
+    "select id, attempt, task, args::text, headers::text, queue, priority, run_at, enqueued_at, failures, losses,"
+    " timeout, lease_expires_at"
+)
+
+
+def _claimed(rows: Sequence[Row]) -> list[ClaimedJob]:
+    return [_claimed_job(*row) for row in rows]
+
+
+def _claimed_job(id: JobId, attempt: int, task: str, args: str, headers: str, *rest: Any) -> ClaimedJob:
+    unreadable = None
+    try:
+        read = (codec.decode(args), codec.decode(headers))
+    except InvalidInput as error:
+        read, unreadable = ({}, {}), str(error)
+    return ClaimedJob(*(id, attempt, task, *read, *rest, unreadable))
+
+
 def claim(queue: str, max_jobs: int, lease: timedelta, worker: str | None = None) -> Call[list[ClaimedJob]]:
     """The public claim; its rows have no lease_id, which reads as 0."""
     return Call(
-        "select * from pgqueue.claim(queue => %(queue)s, max_jobs => %(max_jobs)s::int, lease => %(lease)s,"
+        _CLAIMED + ", 0 from pgqueue.claim(queue => %(queue)s, max_jobs => %(max_jobs)s::int, lease => %(lease)s,"
         " worker => %(worker)s)",
-        lambda rows: [ClaimedJob(*(*row, 0)) for row in rows],
+        _claimed,
         {
             "queue": _text("queue", queue),
             "max_jobs": _whole("max_jobs", max_jobs),
@@ -114,9 +135,9 @@ def claim_from(
     """The claim of our own worker: from its marks (priority -> last claimed position), or None for a sweep."""
     by_priority = sorted(marks.items()) if marks is not None else None
     return Call(
-        "select * from pgqueue.claim_from(%(queue)s, %(max_jobs)s::int, %(lease)s, %(worker)s,"
+        _CLAIMED + ", lease_id from pgqueue.claim_from(%(queue)s, %(max_jobs)s::int, %(lease)s, %(worker)s,"
         " %(priorities)s::smallint[], %(run_ats)s::timestamptz[], %(ids)s::bigint[])",
-        lambda rows: [ClaimedJob(*row) for row in rows],
+        _claimed,
         {
             "queue": queue,
             "max_jobs": max_jobs,

@@ -136,8 +136,7 @@ class Queue(_Options):
         Commit first: no worker sees the job before. On a connection that is inside a transaction, use one of
         isolation level READ COMMITTED.
         """
-        with self._connection() as connection:
-            return database.drive(connection, _waiting(JobId(id), timeout))
+        return database.drive(self._run, _waiting(JobId(id), timeout))
 
     def cancel(self, id: JobId | int, reason: str | None = None) -> str:
         """'cancelled', or 'cancelling' where the job is running: its handler is asked to stop."""
@@ -217,8 +216,7 @@ class AsyncQueue(_Options):
         return await self._run(calls.job(JobId(id)))
 
     async def wait(self, id: JobId | int, timeout: timedelta | None = None) -> Any:
-        async with self._connection() as connection:
-            return await database.drive_async(connection, _waiting(JobId(id), timeout))
+        return await database.drive_async(self._run, _waiting(JobId(id), timeout))
 
     async def cancel(self, id: JobId | int, reason: str | None = None) -> str:
         return await self._run(calls.cancel(JobId(id), reason))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from .errors import InvalidInput
 
@@ -16,6 +17,16 @@ def encode(value: object, name: str) -> str:
         for fault in _faults(value, name):
             raise InvalidInput(fault)
     return text
+
+
+def decode(text: str) -> Any:
+    """The value of a JSON text. Raises InvalidInput where Python cannot hold it, though PostgreSQL could."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"the arguments cannot be read, {type(error).__name__}: {error}: cancel the job, and enqueue plainer ones"
+        ) from None
 
 
 def fault_of_text(text: str) -> str | None:

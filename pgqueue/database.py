@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -41,7 +41,7 @@ async def run_async(connection: psycopg.AsyncConnection[Any], call: Call[T]) -> 
             return call.read(await cursor.fetchall())
 
 
-def drive(connection: psycopg.Connection[Any], flow: Flow[T]) -> T:
+def drive(run: Callable[[Call[Any]], Any], flow: Flow[T]) -> T:
     answer: Any = None
     while True:
         try:
@@ -49,14 +49,14 @@ def drive(connection: psycopg.Connection[Any], flow: Flow[T]) -> T:
         except StopIteration as end:
             result: T = end.value
             return result
+        answer = None
         if isinstance(step, Pause):
             time.sleep(step.duration.total_seconds())
-            answer = None
         else:
-            answer = run(connection, step)
+            answer = run(step)
 
 
-async def drive_async(connection: psycopg.AsyncConnection[Any], flow: Flow[T]) -> T:
+async def drive_async(run: Callable[[Call[Any]], Awaitable[Any]], flow: Flow[T]) -> T:
     answer: Any = None
     while True:
         try:
@@ -64,11 +64,11 @@ async def drive_async(connection: psycopg.AsyncConnection[Any], flow: Flow[T]) -
         except StopIteration as end:
             result: T = end.value
             return result
+        answer = None
         if isinstance(step, Pause):
             await asyncio.sleep(step.duration.total_seconds())
-            answer = None
         else:
-            answer = await run_async(connection, step)
+            answer = await run(step)
 
 
 def connect(dsn: str, **options: Any) -> psycopg.Connection[Any]:

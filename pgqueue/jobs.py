@@ -60,6 +60,8 @@ class ClaimedJob:
     timeout: timedelta | None
     lease_expires_at: datetime
     lease_id: int
+    unreadable: str | None = None
+    """Why its arguments cannot be read, where they cannot: they are empty here then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,14 @@ import re
 import threading
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from alembic import command
 from alembic.config import Config
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import NullPool, TextClause, create_engine, text
 
+from . import database
 from .errors import InvalidInput, NotAllowed, SchemaMissing
 
 
@@ -50,10 +51,7 @@ def steps(start: int, stop: int) -> list[TextClause]:
     for number in (start, stop):
         if not 0 <= number <= NEWEST:
             raise InvalidInput(f"there is no revision {number}: give numbers from 0 (nothing) to {NEWEST} (newest)")
-    if start <= stop:
-        scripts = _scripts("up")[start:stop]
-    else:
-        scripts = _scripts("down")[stop:start][::-1]
+    scripts = _scripts("up")[start:stop] if start <= stop else _scripts("down")[stop:start][::-1]
     # A colon before a word would be a bind parameter to SQLAlchemy.
     return [text(re.sub(r"(?<![:\w\\]):(?=\w)(?!:)", r"\\:", path.read_text())) for path in scripts]
 
@@ -61,16 +59,17 @@ def steps(start: int, stop: int) -> list[TextClause]:
 def migrate(dsn: str, revision: str = "head") -> int:
     """Moves the schema to a revision ("head", "base", "pgqueue_0003"); returns the version it then has.
 
-    Ten at once make one migration: the others wait for it, then find nothing to do. Raises NotAllowed.
+    Ten at once make one migration: the others wait for it, then find nothing to do.
+    Raises NotAllowed, DatabaseUnreachable.
     """
-    engine = create_engine(
-        "postgresql+psycopg://", connect_args={**conninfo_to_dict(dsn), "prepare_threshold": None}, poolclass=NullPool
-    )
+    engine = create_engine("postgresql+psycopg://", creator=lambda: _connect(dsn), poolclass=NullPool)
     config = _config()
     try:
         with _one_at_a_time, engine.connect() as connection:
             config.attributes["connection"] = connection
-            if revision != "head" and (revision == "base" or revision < _current(connection.connection.driver_connection)):
+            if revision != "head" and (
+                revision == "base" or revision < _current(connection.connection.driver_connection)
+            ):
                 command.downgrade(config, revision)
             else:
                 command.upgrade(config, revision)
@@ -106,6 +105,12 @@ def check(version: int) -> None:
         raise SchemaMissing(
             f"the schema has version {version}, this pgqueue knows {NEWEST}: upgrade the package pgqueue-jobs"
         )
+
+
+def _connect(dsn: str) -> psycopg.Connection[Any]:
+    connection = database.connect(dsn, prepare_threshold=None)
+    connection.autocommit = False
+    return connection
 
 
 def _config() -> Config:

@@ -355,3 +355,19 @@ def test_a_hurried_worker_goes_without_its_database(committed: Database, dsn: st
     asyncio.run(lose_the_database())
     server.execute(f"alter database {database} allow_connections true")
     assert committed.value("select state from pgqueue.jobs") == "running"
+
+
+def test_arguments_that_python_cannot_read_bury_their_job_alone(committed: Database, dsn: str) -> None:
+    def handler(value: object = None) -> None: ...
+
+    tasks = Tasks()
+    tasks.register(handler, name="handler")
+    committed.execute(
+        "select pgqueue.enqueue('handler', jsonb_build_object('value', v::jsonb))"
+        " from unnest(array[repeat('7', 5000), repeat('[', 3000) || repeat(']', 3000), '1']) v"
+    )
+    work_off(dsn, tasks)
+
+    rows = committed.all("select state, left(reason, 28) as reason from pgqueue.jobs order by id")
+    unreadable = {"state": "buried", "reason": "the arguments cannot be read"}
+    assert rows == [unreadable, unreadable, {"state": "succeeded", "reason": None}]

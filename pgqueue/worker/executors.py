@@ -66,7 +66,7 @@ class Execution:
         task = self._tasks.get(self.claimed.task)
         if task is None:
             return self._unknown()
-        misfit = task.misfit(self.claimed.args)
+        misfit = self.claimed.unreadable or task.misfit(self.claimed.args)
         if misfit is not None:
             return Buried(misfit)
         timer = None
