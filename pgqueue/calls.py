@@ -5,12 +5,12 @@ documented in docs/sql.md and by their comments in the catalog.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, LiteralString, TypeVar
 from uuid import UUID
 
-from . import codec
+from . import codec, parameters
 from .errors import InvalidInput, JobNotFound, StaleAttempt, WrongState
 from .jobs import ClaimedJob, JobError, JobId, JobRecord, JobState, NewJob
 
@@ -42,55 +42,43 @@ def _column(rows: Sequence[Row]) -> list[Any]:
 
 
 def enqueue(job: NewJob) -> Call[JobId]:
-    _require_zone("run_at", job.run_at)
+    fields = _fields(job)
     return Call(
         "select pgqueue.enqueue(task => %(task)s, args => %(args)s::jsonb, queue => %(queue)s,"
         " priority => %(priority)s::int, delay => %(delay)s, run_at => %(run_at)s, unique_key => %(unique_key)s,"
         " max_failures => %(max_failures)s::int, timeout => %(timeout)s, headers => %(headers)s::jsonb)",
         _scalar,
-        {
-            "task": _text("task", job.task),
-            "args": codec.encode(job.args, "args"),
-            "queue": _text("queue", job.queue),
-            "priority": _whole("priority", job.priority),
-            "delay": _duration("delay", job.delay),
-            "run_at": job.run_at,
-            "unique_key": _text("unique_key", job.unique_key),
-            "max_failures": _whole("max_failures", job.max_failures),
-            "timeout": _duration("timeout", job.timeout),
-            "headers": codec.encode(job.headers, "headers"),
-        },
+        fields
+        | {name: parameters.text(name, fields[name]) for name in ("task", "queue", "unique_key")}
+        | {name: codec.encode(fields[name], name) for name in ("args", "headers")},
     )
 
 
 def enqueue_many(jobs: Sequence[NewJob]) -> Call[list[JobId]]:
     """All in one round trip; the ids come back in the order given."""
-    return Call(
-        "select * from pgqueue.enqueue_many(%(jobs)s::jsonb)",
-        _column,
-        {"jobs": codec.encode([_as_object(job) for job in jobs], "jobs")},
-    )
+    # What is left at its default is left out, which halves the JSON.
+    given = [{name: value for name, value in _fields(job).items() if value != _DEFAULTS[name]} for job in jobs]
+    return Call("select * from pgqueue.enqueue_many(%(jobs)s::jsonb)", _column, {"jobs": codec.encode(given, "jobs")})
 
 
-def _as_object(job: NewJob) -> dict[str, Any]:
-    """The job as enqueue_many wants it; what is left at its default is left out, which halves the JSON."""
+_DEFAULTS = asdict(NewJob(task=""))
+
+
+def _fields(job: NewJob) -> dict[str, Any]:
     if not isinstance(job, NewJob):
         raise InvalidInput(f"{job!r} is no NewJob: write NewJob(task=..., args=...)")
-    _require_zone("run_at", job.run_at)
-    _whole("priority", job.priority)
-    _whole("max_failures", job.max_failures)
-    described: dict[str, Any] = {"task": job.task, "args": job.args}
-    for name, default in (("queue", "default"), ("priority", 0), ("unique_key", None), ("max_failures", None)):
-        if getattr(job, name) != default:
-            described[name] = getattr(job, name)
-    if job.headers:
-        described["headers"] = job.headers
-    for name, duration in (("delay", job.delay), ("timeout", job.timeout)):
-        if duration is not None:
-            described[name] = _duration(name, duration)
-    if job.run_at is not None:
-        described["run_at"] = job.run_at.isoformat()
-    return described
+    return {
+        "task": job.task,
+        "args": job.args,
+        "queue": job.queue,
+        "priority": parameters.whole("priority", job.priority),
+        "delay": parameters.duration("delay", job.delay),
+        "run_at": parameters.instant("run_at", job.run_at),
+        "unique_key": job.unique_key,
+        "max_failures": parameters.whole("max_failures", job.max_failures),
+        "timeout": parameters.duration("timeout", job.timeout),
+        "headers": job.headers,
+    }
 
 
 # JSON as text, and read job by job: PostgreSQL holds numbers and depths that Python cannot read, and one such job must
@@ -108,7 +96,7 @@ def _claimed(rows: Sequence[Row]) -> list[ClaimedJob]:
 def _claimed_job(id: JobId, attempt: int, task: str, args: str, headers: str, *rest: Any) -> ClaimedJob:
     unreadable = None
     try:
-        read = (codec.decode(args), codec.decode(headers))
+        read = (codec.decode(args, "the arguments"), codec.decode(headers, "the headers"))
     except InvalidInput as error:
         read, unreadable = ({}, {}), str(error)
     return ClaimedJob(*(id, attempt, task, *read, *rest, unreadable))
@@ -121,10 +109,10 @@ def claim(queue: str, max_jobs: int, lease: timedelta, worker: str | None = None
         " worker => %(worker)s)",
         _claimed,
         {
-            "queue": _text("queue", queue),
-            "max_jobs": _whole("max_jobs", max_jobs),
-            "lease": _duration("lease", lease),
-            "worker": _text("worker", worker),
+            "queue": parameters.text("queue", queue),
+            "max_jobs": parameters.whole("max_jobs", max_jobs),
+            "lease": parameters.duration("lease", lease),
+            "worker": parameters.text("worker", worker),
         },
     )
 
@@ -141,7 +129,7 @@ def claim_from(
         {
             "queue": queue,
             "max_jobs": max_jobs,
-            "lease": lease,
+            "lease": parameters.duration("lease", lease),
             "worker": worker,
             "priorities": None if by_priority is None else [priority for priority, _ in by_priority],
             "run_ats": None if by_priority is None else [mark[0] for _, mark in by_priority],
@@ -154,7 +142,7 @@ def extend(id: JobId, attempt: int, lease: timedelta = timedelta(seconds=30)) ->
     return Call(
         "select pgqueue.extend(id => %(id)s::bigint, attempt => %(attempt)s::int, lease => %(lease)s)",
         _scalar,
-        {"id": id, "attempt": attempt, "lease": _duration("lease", lease)},
+        {"id": id, "attempt": attempt, "lease": parameters.duration("lease", lease)},
         StaleAttempt,
     )
 
@@ -163,7 +151,7 @@ def complete(id: JobId, attempt: int, result: object = None) -> Call[None]:
     return Call(
         "select pgqueue.complete(id => %(id)s::bigint, attempt => %(attempt)s::int, result => %(result)s::jsonb)",
         _nothing,
-        {"id": id, "attempt": attempt, "result": _result(result)},
+        {"id": id, "attempt": attempt, "result": parameters.result(result)},
         StaleAttempt,
     )
 
@@ -177,7 +165,7 @@ def complete_many(done: Sequence[tuple[JobId, int, Any]], empty_leases: Sequence
         {
             "ids": [id for id, _, _ in done],
             "attempts": [attempt for _, attempt, _ in done],
-            "results": [_result(result) for _, _, result in done],
+            "results": [parameters.result(result) for _, _, result in done],
             "leases": list(empty_leases),
         },
     )
@@ -189,7 +177,12 @@ def fail(id: JobId, attempt: int, error: JobError, retry_in: timedelta | None = 
         "select pgqueue.fail(id => %(id)s::bigint, attempt => %(attempt)s::int, error => %(error)s::jsonb,"
         " retry_in => %(retry_in)s)",
         _scalar,
-        {"id": id, "attempt": attempt, "error": _error(error), "retry_in": _duration("retry_in", retry_in)},
+        {
+            "id": id,
+            "attempt": attempt,
+            "error": parameters.error(error),
+            "retry_in": parameters.duration("retry_in", retry_in),
+        },
         StaleAttempt,
     )
 
@@ -202,8 +195,8 @@ def release(id: JobId, attempt: int, delay: timedelta = timedelta(), priority: i
         {
             "id": id,
             "attempt": attempt,
-            "delay": _duration("delay", delay),
-            "priority": _whole("priority", priority),
+            "delay": parameters.duration("delay", delay),
+            "priority": parameters.whole("priority", priority),
         },
         StaleAttempt,
     )
@@ -214,7 +207,7 @@ def bury(id: JobId, attempt: int | None = None, reason: str | None = None, error
         "select pgqueue.bury(id => %(id)s::bigint, attempt => %(attempt)s::int, reason => %(reason)s,"
         " error => %(error)s::jsonb)",
         _nothing,
-        {"id": id, "attempt": attempt, "reason": _storable(reason), "error": _error(error)},
+        {"id": id, "attempt": attempt, "reason": parameters.storable(reason), "error": parameters.error(error)},
         WrongState if attempt is None else StaleAttempt,
     )
 
@@ -223,7 +216,7 @@ def cancel_held(id: JobId, attempt: int, reason: str | None = None) -> Call[None
     return Call(
         "select pgqueue.cancel_held(%(id)s::bigint, %(attempt)s::int, %(reason)s)",
         _nothing,
-        {"id": id, "attempt": attempt, "reason": _storable(reason)},
+        {"id": id, "attempt": attempt, "reason": parameters.storable(reason)},
         StaleAttempt,
     )
 
@@ -236,7 +229,7 @@ def kick_many(queue: str, max_jobs: int = 1) -> Call[int]:
     return Call(
         "select pgqueue.kick_many(queue => %(queue)s, max_jobs => %(max_jobs)s::int)",
         _scalar,
-        {"queue": _text("queue", queue), "max_jobs": _whole("max_jobs", max_jobs)},
+        {"queue": parameters.text("queue", queue), "max_jobs": parameters.whole("max_jobs", max_jobs)},
     )
 
 
@@ -245,7 +238,7 @@ def cancel(id: JobId, reason: str | None = None) -> Call[str]:
     return Call(
         "select pgqueue.cancel(id => %(id)s::bigint, reason => %(reason)s)",
         _scalar,
-        {"id": id, "reason": _text("reason", reason)},
+        {"id": id, "reason": parameters.text("reason", reason)},
     )
 
 
@@ -257,38 +250,48 @@ def pause(queue: str, duration: timedelta | None = None) -> Call[None]:
     return Call(
         "select pgqueue.pause(queue => %(queue)s, duration => %(duration)s)",
         _nothing,
-        {"queue": _text("queue", queue), "duration": _duration("duration", duration)},
+        {"queue": parameters.text("queue", queue), "duration": parameters.duration("duration", duration)},
     )
 
 
 def resume(queue: str) -> Call[None]:
-    return Call("select pgqueue.resume(queue => %(queue)s)", _nothing, {"queue": _text("queue", queue)})
+    return Call("select pgqueue.resume(queue => %(queue)s)", _nothing, {"queue": parameters.text("queue", queue)})
 
 
 def purge(queue: str) -> Call[int]:
-    return Call("select pgqueue.purge(queue => %(queue)s)", _scalar, {"queue": _text("queue", queue)})
+    return Call("select pgqueue.purge(queue => %(queue)s)", _scalar, {"queue": parameters.text("queue", queue)})
 
 
 def schema_version() -> Call[int]:
     return Call("select pgqueue.schema_version()", _scalar)
 
 
+JOB_COLUMNS: tuple[LiteralString, ...] = (
+    *("id", "queue", "task", "state", "priority", "run_at", "attempt", "failures", "losses", "args", "headers"),
+    *("result", "reason", "enqueued_at", "finished_at", "worker"),
+)
+_JSON_COLUMNS = ("args", "headers", "result")
+
+
 def job(id: JobId) -> Call[JobRecord]:
-    """Raises JobNotFound."""
+    """Raises JobNotFound, and InvalidInput where Python cannot read its JSON."""
 
     def read(rows: Sequence[Row]) -> JobRecord:
         if not rows:
-            raise JobNotFound(f"there is no job {id}: it was never committed, or its history has been dropped")
-        values = list(rows[0])
-        values[3] = JobState(values[3])
-        return JobRecord(*values)
+            raise no_such_job(id)
+        fields = dict(zip(JOB_COLUMNS, rows[0], strict=True))
+        fields["state"] = JobState(fields["state"])
+        for name in _JSON_COLUMNS:
+            if fields[name] is not None:
+                fields[name] = codec.decode(fields[name], f"the {name} of job {id}")
+        return JobRecord(**fields)
 
-    return Call(
-        "select id, queue, task, state, priority, run_at, attempt, failures, losses, args, headers, result, reason,"
-        " enqueued_at, finished_at, worker from pgqueue.jobs where id = %(id)s::bigint",
-        read,
-        {"id": id},
-    )
+    columns = ", ".join(f"{name}::text" if name in _JSON_COLUMNS else name for name in JOB_COLUMNS)
+    return Call(f"select {columns} from pgqueue.jobs where id = %(id)s::bigint", read, {"id": id})
+
+
+def no_such_job(id: int) -> JobNotFound:
+    return JobNotFound(f"there is no job {id}: it was never committed, or its history has been dropped")
 
 
 def keep_held(held: Sequence[tuple[JobId, int]], lease: timedelta) -> Call[list[tuple[JobId, int, str]]]:
@@ -296,7 +299,11 @@ def keep_held(held: Sequence[tuple[JobId, int]], lease: timedelta) -> Call[list[
     return Call(
         "select * from pgqueue.keep_held(%(ids)s::bigint[], %(attempts)s::int[], %(lease)s)",
         lambda rows: [(row[0], row[1], row[2]) for row in rows],
-        {"ids": [id for id, _ in held], "attempts": [attempt for _, attempt in held], "lease": lease},
+        {
+            "ids": [id for id, _ in held],
+            "attempts": [attempt for _, attempt in held],
+            "lease": parameters.duration("lease", lease),
+        },
     )
 
 
@@ -335,55 +342,3 @@ def deregister_worker(name: str, session: UUID) -> Call[None]:
 
 def maintain() -> Call[bool]:
     return Call("select pgqueue.maintain()", _scalar)
-
-
-def _result(result: object) -> str | None:
-    return None if result is None else codec.encode(result, "result")
-
-
-def _error(error: JobError | None) -> str | None:
-    """Errors quote foreign text, which must never keep a failure from being written down."""
-    if error is None:
-        return None
-    return codec.encode({name: _storable(value) for name, value in error.as_json().items()}, "error")
-
-
-def _storable(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _text(name: str, value: str | None) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise InvalidInput(f"{name} is {value!r}: give text")
-    fault = codec.fault_of_text(value)
-    if fault is not None:
-        raise InvalidInput(f"{name} {fault}")
-    return value
-
-
-def _duration(name: str, value: timedelta | None) -> str | None:
-    """In seconds: psycopg would send days, and a day has 23 or 25 hours where the session's clocks change."""
-    if value is None:
-        return None
-    if not isinstance(value, timedelta):
-        raise InvalidInput(f"{name} is {value!r}: give a duration, such as timedelta(seconds=30)")
-    return f"{value.total_seconds():f} seconds"
-
-
-def _whole(name: str, value: int | None) -> int | None:
-    if value is not None and not (isinstance(value, int) and abs(value) < 2**31):
-        raise InvalidInput(f"{name} is {value!r}: give a whole number, as PostgreSQL's integer holds it")
-    return value
-
-
-def _require_zone(name: str, moment: datetime | None) -> None:
-    if moment is None:
-        return
-    if not isinstance(moment, datetime):
-        raise InvalidInput(f"{name} is {moment!r}: give a datetime with a time zone")
-    if moment.utcoffset() is None:
-        raise InvalidInput(f"{name} is {moment.isoformat()} without a time zone: add one, such as tzinfo=timezone.utc")

@@ -127,7 +127,7 @@ class Queue(_Options):
         return self._run(calls.enqueue_many(jobs))
 
     def get(self, id: JobId | int) -> JobRecord:
-        """The job as pgqueue.jobs shows it. Raises JobNotFound."""
+        """The job as pgqueue.jobs shows it. Raises JobNotFound, and InvalidInput where Python cannot read its JSON."""
         return self._run(calls.job(JobId(id)))
 
     def wait(self, id: JobId | int, timeout: timedelta | None = None) -> Any:
@@ -262,7 +262,9 @@ def _waiting(id: JobId, timeout: timedelta | None) -> database.Flow[Any]:
         if timeout is not None:
             left = timeout - timedelta(seconds=monotonic() - began)
             if left <= timedelta():
-                raise WaitTimeout(f"job {id} is {job.state} after {timeout}: wait longer, or start a worker")
+                raise WaitTimeout(
+                    f"job {id} is {job.state} after {timeout}, so it has no result yet: wait longer, or start a worker"
+                )
             look = min(look, left)
         yield database.Pause(look)
         look = min(look * 2, _LAST_LOOK)

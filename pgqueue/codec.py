@@ -19,13 +19,13 @@ def encode(value: object, name: str) -> str:
     return text
 
 
-def decode(text: str) -> Any:
+def decode(text: str, name: str) -> Any:
     """The value of a JSON text. Raises InvalidInput where Python cannot hold it, though PostgreSQL could."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(
-            f"the arguments cannot be read, {type(error).__name__}: {error}: cancel the job, and enqueue plainer ones"
+            f"{name} cannot be read, {type(error).__name__}: {error}: look with SQL, and pass plainer JSON"
         ) from None
 
 

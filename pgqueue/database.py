@@ -97,11 +97,6 @@ def is_pooled(connection: psycopg.Connection[Any]) -> bool:
     return connection.execute("select pg_backend_pid()").fetchone() != (connection.info.backend_pid,)
 
 
-def lacks_connection(error: BaseException) -> bool:
-    """The connection is gone or could not be made: try again on a new one."""
-    return isinstance(error, errors.DatabaseUnreachable | psycopg.OperationalError | psycopg.InterfaceError | OSError)
-
-
 def _defaults(options: dict[str, Any]) -> dict[str, Any]:
     """Keepalives find a peer that vanished without a word within about half a minute."""
     return {
@@ -171,25 +166,22 @@ def _first_line(error: psycopg.Error) -> str:
 
 
 def _without_password(dsn: str) -> str:
-    try:
-        parts = psycopg.conninfo.conninfo_to_dict(dsn)
-    except psycopg.Error:
-        return "the database"
+    parts = _parts(dsn)
     shown = [f"{name}={parts[name]}" for name in ("host", "port", "dbname", "user", "service") if parts.get(name)]
     return " ".join(shown) or "the default database of libpq"
 
 
 def _has_split_password(dsn: str) -> bool:
     """An unescaped @ or / ended the password early, so that its rest is taken for the host, the port or the name."""
-    try:
-        parts = psycopg.conninfo.conninfo_to_dict(dsn)
-    except psycopg.Error:
-        return False
-    port = str(parts.get("port") or "")
+    parts = _parts(dsn)
     # A host that begins with @ is an abstract socket.
-    return any("@" in str(parts.get(name) or "")[1:] for name in ("host", "dbname")) or not re.fullmatch(
-        "[0-9,]*", port
+    return any("@" in parts.get(name, "")[1:] for name in ("host", "dbname")) or not re.fullmatch(
+        "[0-9,]*", parts.get("port", "")
     )
+
+
+def _parts(dsn: str) -> dict[str, str]:
+    return {name: str(value) for name, value in psycopg.conninfo.conninfo_to_dict(dsn).items() if value is not None}
 
 
 def _malformed(reason: str) -> errors.DatabaseUnreachable:

@@ -5,18 +5,15 @@ hashes are computed again, independently. A file that is not UTF-8 is buried for
 """
 
 import hashlib
-import logging
 import os
 import signal
 import subprocess
-import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from rich.console import Console
@@ -25,15 +22,13 @@ from rich.table import Table
 
 from . import database
 from .client import Queue
+from .crew import Crew, crew
 from .demo_tasks import measure
 from .errors import InvalidInput
-from .jobs import NewJob
 from .tasks import task_of
 
-log = logging.getLogger("pgqueue.demo")
-
-QUEUE = task_of(measure).queue
-LEASE_SECONDS = 3
+TASK = task_of(measure)
+WORKER_OPTIONS = ("--queues", TASK.queue, "--concurrency", "4", "--lease", "3s")
 _GIVE_UP_AFTER = 150.0
 
 _TABLES = """
@@ -90,7 +85,7 @@ def run(dsn: str, folder: Path | None = None, workers: int = 3, keep: bool = Fal
         connection.execute(_TABLES)
         _enqueue(connection, paths)
         console.print(f"{len(paths)} files: a row and a job for each, in one transaction")
-        with _worker_processes(dsn, workers) as processes:
+        with crew(dsn, "pgqueue.demo_tasks", workers, WORKER_OPTIONS) as processes:
             console.print(f"{workers} worker processes; one of them is killed with SIGKILL midway")
             _follow(connection, console, processes, len(paths))
         report = Report(*_row(connection, _REPORT))
@@ -123,32 +118,14 @@ def _wanted(path: Path) -> bool:
 
 def _enqueue(connection: psycopg.Connection[Any], paths: list[str]) -> None:
     with connection.transaction():
-        jobs = [NewJob(task=task_of(measure).name, queue=QUEUE, args={"path": path}, max_failures=3) for path in paths]
-        ids = Queue(connection).enqueue_many(jobs)
+        ids = Queue(connection).enqueue_many([TASK.new_job({"path": path}) for path in paths])
         with connection.cursor().copy("copy pgqueue_demo.file (path, job_id) from stdin") as copy:
             for path, id in zip(paths, ids, strict=True):
                 copy.write_row((path, id))
 
 
-@contextmanager
-def _worker_processes(dsn: str, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    command = [sys.executable, "-m", "pgqueue", "worker", "pgqueue.demo_tasks"]
-    options = ["--queues", QUEUE, "--concurrency", "4", "--lease", f"{LEASE_SECONDS}s", "--log-level", "error"]
-    environment = os.environ | {"PGQUEUE_DSN": dsn}
-    processes = [
-        subprocess.Popen([*command, *options], env=environment, stdin=subprocess.DEVNULL) for _ in range(count)
-    ]
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(timeout=30)
-
-
 def _follow(
-    connection: psycopg.Connection[Any], console: Console, processes: list[subprocess.Popen[bytes]], total: int
+    connection: psycopg.Connection[Any], console: Console, processes: Crew, total: int
 ) -> None:
     """Until no job of the demo is live. Kills one worker while it holds jobs, once a quarter of the work is done."""
     victim: subprocess.Popen[bytes] | None = processes[0] if len(processes) > 1 else None
@@ -158,7 +135,7 @@ def _follow(
         bar = progress.add_task("measuring", total=total)
         live = total
         while live and monotonic() < deadline:
-            (live,) = _row(connection, "select count(*) from pgqueue.job where queue = %s", [QUEUE])
+            (live,) = _row(connection, "select count(*) from pgqueue.job where queue = %s", [TASK.queue])
             progress.update(bar, completed=total - live)
             if victim is not None and total - live >= total / 4 and _holds_jobs(connection, victim.pid):
                 os.kill(victim.pid, signal.SIGKILL)
@@ -220,5 +197,5 @@ def _print(console: Console, report: Report, wrong: list[str]) -> None:
     console.print(f"check: {verdict if not wrong and not report.unfinished else 'FAILED'}", soft_wrap=True)
 
 
-def _row(connection: psycopg.Connection[Any], sql: Any, parameters: list[Any] | None = None) -> Any:
+def _row(connection: psycopg.Connection[Any], sql: LiteralString, parameters: list[Any] | None = None) -> Any:
     return connection.execute(sql, parameters).fetchone()

@@ -9,7 +9,7 @@ from .tasks import Tasks
 tasks = Tasks()
 
 
-@tasks.task(name="pgqueue_demo.measure", queue="pgqueue_demo")
+@tasks.task(name="pgqueue_demo.measure", queue="pgqueue_demo", max_failures=3)
 def measure(job: Job, path: str) -> None:
     """Hashes and measures one file; what it writes commits together with the completion of its job."""
     content = Path(path).read_bytes()

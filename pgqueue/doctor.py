@@ -16,8 +16,11 @@ from .errors import PgqueueError
 
 Connection = psycopg.Connection[Any]
 _OLDEST_POSTGRESQL = 15
-_HEARD_WITHIN = _CLOCKS_AGREE_WITHIN = 2.0  # seconds
-_LOSSES = {
+# Seconds.
+_HEARD_WITHIN = 2.0
+_CLOCKS_AGREE_WITHIN = 2.0
+# Of switching a setting off.
+_DANGERS = {
     "autovacuum": "dead rows pile up and claims slow down",
     "fsync": "a crash may corrupt the data",
     "synchronous_commit": "a crash may lose the last commits",
@@ -116,11 +119,11 @@ def listening(dsn: str) -> Finding:
 
 
 def server_settings(connection: Connection) -> Finding:
-    off = [name for name in _LOSSES if _value(connection, SQL("show {}").format(Identifier(name))) == "off"]
+    off = [name for name in _DANGERS if _value(connection, SQL("show {}").format(Identifier(name))) == "off"]
     if not off:
-        return Finding("settings", Status.OK, f"{', '.join(_LOSSES)} are on")
+        return Finding("settings", Status.OK, f"{', '.join(_DANGERS)} are on")
     commands = " ".join(f"alter system set {name} = on;" for name in off)
-    found = ", ".join(f"{name} is off ({_LOSSES[name]})" for name in off)
+    found = ", ".join(f"{name} is off ({_DANGERS[name]})" for name in off)
     return Finding("settings", Status.WARN, found, f"Unless that is meant, run: {commands} select pg_reload_conf();")
 
 

@@ -8,12 +8,20 @@ import logging
 import re
 import sys
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, TextIO
 
 from .errors import InvalidInput
 
 FORMATS = ("text", "json")
-LEVELS = ("debug", "info", "warning", "error")
+
+
+class Level(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
 
 # What every record has; the rest are the fields that the caller gave as extra=.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -24,8 +32,8 @@ def configure(log_format: str = "text", level: str = "info", stream: TextIO | No
     """Replaces the handlers of the logger "pgqueue". Call it once in every process. Raises InvalidInput."""
     if log_format not in FORMATS:
         raise InvalidInput(f'the log format is "{log_format}": set PGQUEUE_LOG to text or json')
-    if level not in LEVELS:
-        raise InvalidInput(f'the log level is "{level}": choose from {", ".join(LEVELS)}')
+    if level not in [*Level]:
+        raise InvalidInput(f'the log level is "{level}": choose from {", ".join(Level)}')
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(JsonLines() if log_format == "json" else KeyValues())
     logger = logging.getLogger("pgqueue")

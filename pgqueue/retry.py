@@ -43,7 +43,6 @@ def linear(*, step: timedelta = timedelta(seconds=15), cap: timedelta = timedelt
     """min(cap, step x (n + 1))."""
     _positive("step", step)
     _positive("cap", cap)
-    _positive("cap", cap)
     return lambda retry: _seconds(min(cap.total_seconds(), step.total_seconds() * (retry + 1)))
 
 

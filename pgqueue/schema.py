@@ -86,13 +86,13 @@ def migrate(dsn: str, revision: str = "head") -> int:
     return 0 if revision == "base" else NEWEST if revision == "head" else int(revision.removeprefix("pgqueue_"))
 
 
-def script(start: str = "base", stop: str = "head") -> str:
-    """The SQL that migrate would run, to be read or run by hand."""
+def script(stop: str = "head") -> str:
+    """The SQL that migrate would run on an empty database, to be read or run by hand."""
     out = StringIO()
     config = _config()
     config.output_buffer = out
     with _one_at_a_time:
-        command.upgrade(config, f"{start}:{stop}", sql=True)
+        command.upgrade(config, f"base:{stop}", sql=True)
     return out.getvalue()
 
 

@@ -1,7 +1,6 @@
 """What the environment says, read once."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +18,11 @@ class Settings:
     libpq_speaks: bool
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+    def from_environment(cls) -> "Settings":
         return cls(
-            dsn=environment.get("PGQUEUE_DSN") or None,
-            listen_dsn=environment.get("PGQUEUE_LISTEN_DSN") or None,
-            data_folder=Path(environment.get("PGQUEUE_DATA") or platformdirs.user_data_path("pgqueue")),
-            log_format=environment.get("PGQUEUE_LOG") or "text",
-            libpq_speaks=any(environment.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")),
+            dsn=os.environ.get("PGQUEUE_DSN") or None,
+            listen_dsn=os.environ.get("PGQUEUE_LISTEN_DSN") or None,
+            data_folder=Path(os.environ.get("PGQUEUE_DATA") or platformdirs.user_data_path("pgqueue")),
+            log_format=os.environ.get("PGQUEUE_LOG") or "text",
+            libpq_speaks=any(os.environ.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")),
         )

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import psycopg
-
 from .waiting import eventually
 
 ROOT = Path(__file__).parent.parent
@@ -79,9 +77,3 @@ def workers(dsn: str, count: int = 1, *options: str) -> Iterator[list[WorkerProc
                 if worker.process.poll() is None:
                     worker.send(signal.SIGCONT)
                     worker.kill()
-
-
-def live_jobs(connection: psycopg.Connection[tuple[int]]) -> int:
-    row = connection.execute("select count(*) from pgqueue.job").fetchone()
-    assert row is not None
-    return row[0]

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-TIMEOUT = 30
+TIMEOUT = 20
 
 
 class Racer:
@@ -18,6 +18,8 @@ class Racer:
     def __init__(self, dsn: str) -> None:
         self.connection = psycopg.connect(dsn)
         self.connection.execute("set deadlock_timeout = '50ms'")
+        # Where nothing should wait, a wait must end as an error and not as a test that hangs.
+        self.connection.execute(f"set statement_timeout = '{TIMEOUT} s'")
         self.connection.commit()
         self._observer = psycopg.connect(dsn, autocommit=True)
         self._thread = ThreadPoolExecutor(1)
@@ -69,7 +71,7 @@ def in_parallel(dsn: str, threads: int, work: Callable[[psycopg.Connection[Any],
     barrier = threading.Barrier(threads)
 
     def one(number: int) -> Any:
-        with psycopg.connect(dsn, autocommit=True) as connection:
+        with psycopg.connect(dsn, autocommit=True, options=f"-c statement_timeout={TIMEOUT}s") as connection:
             barrier.wait(TIMEOUT)
             return work(connection, number)
 

@@ -14,7 +14,7 @@ TABLES = (*PLACES, "attempt", "lease", "queue", "audit")
 
 
 @contextmanager
-def refused(db: Database, sqlstate: str, saying: str = "") -> Iterator[None]:
+def refused(db: Database, sqlstate: str, saying: str | None = None) -> Iterator[None]:
     """The block must fail with this SQLSTATE; the transaction around it goes on."""
     # Opens the transaction of a db fixture, so that the block is a savepoint of it and commits nothing.
     db.execute("select")

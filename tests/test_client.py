@@ -1,11 +1,11 @@
+"""Both queues on every kind of connection that they take."""
+
 import asyncio
 import inspect
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, get_overloads
 
 import psycopg
@@ -17,10 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_ses
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import pgqueue
-from pgqueue import AsyncQueue, JobNotFound, JobUnsuccessful, NewJob, Queue, Tasks, WaitTimeout, WrongState, calls
+from pgqueue import AsyncQueue, JobUnsuccessful, NewJob, Queue, Tasks, WaitTimeout, calls
 from pgqueue.jobs import JobState
 
-from .builders import a_job, claim_one
 from .conftest import Database
 
 tasks = Tasks()
@@ -161,17 +160,12 @@ def test_only_the_callers_commit_makes_a_job_exist(kind: str, dsn: str, committe
         assert visible() == ["kept"]
 
         await done(client.queue.enqueue("never committed"))
+        # psycopg's own context manager would commit when it is left.
+        await done(client.target.close())
 
-    run(kind, dsn, body) if kind not in ("Connection", "AsyncConnection") else asyncio.run(_abandoned(kind, dsn, body))
+    run(kind, dsn, body)
 
     assert visible() == ["kept"]
-
-
-async def _abandoned(kind: str, dsn: str, body: Callable[[Client], Awaitable[None]]) -> None:
-    """psycopg's own context manager commits when it is left; close() does not."""
-    async with client(kind, dsn) as connected:
-        await body(connected)
-        await done(connected.target.close())
 
 
 @pytest.mark.parametrize("kind", POOLS)
@@ -240,188 +234,6 @@ def test_a_cursor_that_binds_on_the_client_works_too(shared_database: str) -> No
         assert queue.get(id).args == {"text": "it's 100% \\"}
         assert queue.get(id).state is JobState.SCHEDULED
         connection.rollback()
-
-
-def test_options_override_what_the_task_says(db: Database) -> None:
-    queue = Queue(db.connection)
-    run_at = datetime(2099, 1, 1, tzinfo=UTC)
-    hurried = queue.options(queue="fast", priority=-7, headers={"trace": "a1"}).options(priority=-9, run_at=run_at)
-
-    changed = queue.get(hurried.enqueue(send, user_id=1))
-    plain = queue.get(queue.enqueue(send, user_id=1))
-
-    assert (changed.queue, changed.priority, changed.run_at, changed.headers) == ("fast", -9, run_at, {"trace": "a1"})
-    assert (plain.queue, plain.priority, plain.headers, plain.state) == ("email", 0, {}, JobState.READY)
-
-
-def test_every_option_reaches_the_row(db: Database) -> None:
-    queue = Queue(db.connection)
-    options: dict[str, Any] = {
-        "queue": "q",
-        "priority": 5,
-        "unique_key": "once",
-        "max_failures": 0,
-        "timeout": timedelta(seconds=1.5),
-        "headers": {"h": 1},
-        "delay": timedelta(days=1),
-    }
-    ids = [
-        queue.options(**options).enqueue(send, user_id=1),
-        queue.enqueue("send", args={"user_id": 1}, **options | {"unique_key": "twice"}),
-        queue.options(**options).enqueue("send", args={"user_id": 1}, unique_key="thrice"),
-        *queue.enqueue_many([NewJob(task="send", args={"user_id": 1}, **options | {"unique_key": "four times"})]),
-    ]
-
-    rows = db.all(
-        "select task, queue, priority, max_failures, timeout, args, headers, run_at - enqueued_at as delay, unique_key"
-        " from pgqueue.job where id = any (%s) order by id",
-        ids,
-    )
-    assert [row.pop("unique_key") for row in rows] == ["once", "twice", "thrice", "four times"]
-    for row in rows:
-        assert row | {"unique_key": "once"} == options | {"task": "send", "args": {"user_id": 1}}
-
-
-def test_a_day_of_delay_is_24_hours_in_every_time_zone(db: Database) -> None:
-    """One of these delays at least ends under another offset from UTC than it began."""
-    db.execute("set local timezone to 'Europe/Berlin'")
-    queue = Queue(db.connection)
-    delays = [timedelta(days=days) for days in (100, 200, 300)]
-    ids = [queue.options(delay=delay).enqueue(send, user_id=1) for delay in delays]
-    ids += queue.enqueue_many([NewJob(task="t", delay=delay) for delay in delays])
-
-    rows = db.all("select run_at - enqueued_at as delay from pgqueue.job where id = any (%s) order by id", ids)
-    assert [row["delay"] for row in rows] == delays * 2
-
-
-def test_a_unique_key_returns_the_live_job(db: Database) -> None:
-    queue = Queue(db.connection)
-    first = queue.options(unique_key="u7").enqueue(send, user_id=7)
-
-    assert queue.options(unique_key="u7").enqueue(send, user_id=8) == first
-    assert queue.enqueue_many([NewJob(task="x"), NewJob(task="y", unique_key="u7")])[1] == first
-    queue.cancel(first)
-    assert queue.options(unique_key="u7").enqueue(send, user_id=9) > first
-
-
-class Counted(psycopg.Cursor[Any]):
-    executions = 0
-
-    def execute(self, *args: Any, **kwargs: Any) -> Any:
-        type(self).executions += 1
-        return super().execute(*args, **kwargs)
-
-
-def test_a_hundred_thousand_jobs_are_enqueued_in_one_round_trip(shared_database: str) -> None:
-    with psycopg.connect(shared_database, cursor_factory=Counted) as connection:
-        Counted.executions = 0
-        ids = Queue(connection).enqueue_many([NewJob(task="t", args={"n": n}) for n in range(100_000)])
-
-        assert Counted.executions == 1
-        assert ids == sorted(ids)
-        rows = connection.execute("select id, (args ->> 'n')::int from pgqueue.job order by id").fetchall()
-        assert rows == list(zip(ids, range(100_000), strict=True))
-        connection.rollback()
-
-
-def test_no_jobs_at_all_are_enqueued_too(db: Database) -> None:
-    assert Queue(db.connection).enqueue_many([]) == []
-
-
-def test_a_job_that_is_not_there_is_said_to_be_so(db: Database) -> None:
-    queue = Queue(db.connection)
-    for verb in (queue.get, queue.wait, queue.cancel, queue.bury, queue.kick):
-        with pytest.raises(JobNotFound, match=r"there is no (such )?job"), db.connection.transaction():
-            verb(10**12)
-
-
-def test_a_verb_that_the_state_forbids_is_refused(db: Database) -> None:
-    queue = Queue(db.connection)
-    job = a_job(db, state="succeeded")
-    for verb in (queue.cancel, queue.bury, queue.kick):
-        with pytest.raises(WrongState, match=f"job {job.id}, it has already succeeded"), db.connection.transaction():
-            verb(job.id)
-
-
-@pytest.mark.parametrize("result", [None, {"sent": [1, 2]}])
-def test_wait_returns_the_result_of_a_job_that_has_succeeded(db: Database, result: Any) -> None:
-    job = a_job(db, state="running")
-    db.run(calls.complete(job.id, job.attempt, result))
-
-    assert Queue(db.connection).wait(job.id) == result
-
-
-@pytest.mark.parametrize(
-    ("state", "message"), [("cancelled", "is cancelled"), ("buried", r"is buried \(for the test\): see pgqueue job")]
-)
-def test_wait_raises_for_a_job_that_did_not_succeed(db: Database, state: str, message: str) -> None:
-    job = a_job(db, state=state)
-
-    with pytest.raises(JobUnsuccessful, match=f"job {job.id} {message}"):
-        Queue(db.connection).wait(job.id, timeout=timedelta(seconds=5))
-
-
-@pytest.mark.parametrize("state", ["ready", "scheduled", "running", "blocked"])
-def test_wait_gives_up_in_time_and_the_job_goes_on(db: Database, state: str) -> None:
-    job = a_job(db, state=state)
-
-    with pytest.raises(WaitTimeout, match=f"job {job.id} is {state} after 0:00:00.03.*: wait longer") as raised:
-        Queue(db.connection).wait(job.id, timeout=timedelta(milliseconds=30))
-    assert isinstance(raised.value, TimeoutError)
-    assert db.run(calls.job(job.id)).state == state
-
-
-def test_wait_sees_a_completion_that_commits_later(dsn: str, committed: Database) -> None:
-    looked = threading.Event()
-
-    class Looking(psycopg.Cursor[Any]):
-        def fetchall(self) -> Any:
-            rows = super().fetchall()
-            looked.set()
-            return rows
-
-    job = a_job(committed, state="running")
-    with ThreadPoolExecutor(1) as thread, psycopg.connect(dsn, cursor_factory=Looking) as waiting:
-        waited = thread.submit(Queue(waiting).wait, job.id, timedelta(seconds=30))
-        committed.execute("begin")
-        committed.run(calls.complete(job.id, job.attempt, "late"))
-        looked.clear()
-        assert looked.wait(10)
-        assert not waited.done()
-        committed.execute("commit")
-
-        assert waited.result(30) == "late"
-
-
-def test_an_awaited_job_may_complete_while_the_loop_goes_on(dsn: str, committed: Database) -> None:
-    async def body() -> Any:
-        looked = asyncio.Event()
-
-        class Looking(psycopg.AsyncCursor[Any]):
-            async def fetchall(self) -> Any:
-                rows = await super().fetchall()
-                looked.set()
-                return rows
-
-        async with await psycopg.AsyncConnection.connect(dsn, cursor_factory=Looking) as waiting:
-            queue = AsyncQueue(waiting)
-            id = await queue.enqueue("t")
-            await waiting.commit()
-            waited = asyncio.create_task(queue.wait(id, timeout=timedelta(seconds=30)))
-            looked.clear()
-            await asyncio.wait_for(looked.wait(), 10)
-            claimed = claim_one(committed, id)
-            committed.run(calls.complete(id, claimed.attempt, "late"))
-            return await waited
-
-    assert asyncio.run(body()) == "late"
-
-
-def test_cancel_of_a_running_job_is_a_request(db: Database) -> None:
-    job = a_job(db, state="running")
-
-    assert Queue(db.connection).cancel(job.id, "enough") == "cancelling"
-    assert db.run(calls.job(job.id)).state is JobState.RUNNING
 
 
 def test_both_queues_have_the_same_methods_with_the_same_parameters() -> None:

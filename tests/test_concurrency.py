@@ -268,6 +268,37 @@ def test_a_completion_waits_for_a_cancel_and_succeeds(committed: Database, pair:
     assert committed.value("select state from pgqueue.jobs where id = %s", id) == "succeeded"
 
 
+def test_a_batch_waits_for_a_cancel_and_completes_once(committed: Database, pair: tuple[Racer, Racer]) -> None:
+    ids = [a_job(committed, "running").id for _ in range(2)]
+    canceller, worker = pair
+    canceller.value("select pgqueue.cancel(%s)", ids[0])
+    batch = "select count(*) from pgqueue.complete_many(%s, '{1,1}', '{null,null}', '{}')"
+    refused_ids = worker.start(batch, ids)
+    until(worker.waits)
+    canceller.commit()
+    assert refused_ids.result(TIMEOUT) == 0
+    worker.commit()
+    assert [places(committed, id) for id in ids] == [["job_history"], ["job_history"]]
+    assert committed.value("select count(*) from pgqueue.attempt") == 2
+
+
+def test_a_batch_waits_for_the_reaper_and_is_refused_the_lost_job(
+    committed: Database, pair: tuple[Racer, Racer]
+) -> None:
+    lost = a_job(committed, "running", lease=LEASE).id
+    held = a_job(committed, "running", lease=timedelta(hours=2)).id
+    reaper, worker = pair
+    reaper.value(AN_HOUR_AHEAD)
+    assert reaper.value("select pgqueue.reap()") == 1
+    batch = "select array_agg(id) from pgqueue.complete_many(%s, '{1,1}', '{null,null}', '{}') id"
+    refused_ids = worker.start(batch, [lost, held])
+    until(worker.waits)
+    reaper.commit()
+    assert refused_ids.result(TIMEOUT) == [lost]
+    worker.commit()
+    assert (places(committed, lost), places(committed, held)) == (["job"], ["job_history"])
+
+
 def test_a_failure_waits_for_a_cancel_and_is_not_retried(committed: Database, pair: tuple[Racer, Racer]) -> None:
     id = a_job(committed, "running").id
     canceller, worker = pair

@@ -81,6 +81,14 @@ def test_complete_many_refuses_the_stale_and_completes_the_rest(db: Database, cl
     ]
 
 
+def test_complete_many_tells_a_stale_attempt_from_the_newer_one_beside_it(db: Database, clock: Clock) -> None:
+    id = a_job(db, "running").id
+    clock.advance(minutes=1)
+    assert claim_one(db, id).attempt == 2
+    db.run(calls.complete_many([(id, 1, {"by": 1}), (id, 2, {"by": 2})], []))
+    assert db.value("select result from pgqueue.jobs where id = %s", id) == {"by": 2}
+
+
 def test_complete_many_drops_the_leases_that_are_empty_by_then(db: Database) -> None:
     db.run(calls.enqueue_many([NewJob(task="work")] * 3))
     jobs = db.run(calls.claim_from("default", 3, LEASE, "w", None))

@@ -5,7 +5,6 @@ import ctypes
 import os
 import threading
 import time
-from datetime import timedelta
 
 import pgqueue
 
@@ -82,11 +81,5 @@ def loop_until_told(job: pgqueue.Job) -> str:
 
 @tasks.task
 def loop_for_ever() -> None:
-    while True:
-        threading.Event().wait(0.01)
-
-
-@tasks.task(timeout=timedelta(seconds=0.2), max_failures=0)
-def outrun_timeout() -> None:
     while True:
         threading.Event().wait(0.01)

@@ -175,12 +175,16 @@ as $$
 declare
     moment timestamptz := pgqueue.clock();
 begin
+    -- offset 0: a look-up by id for each job, whatever the plan; see complete_many.
     with standing as materialized (
         select l.id from pgqueue.lease l
-         where l.id in (select j.lease_id
-                          from unnest(ids, attempts) as h(id, attempt)
-                          join pgqueue.job j on j.id = h.id and j.attempt = h.attempt and j.state = 'running'
-                         where j.id = any (keep_held.ids))
+         where l.id = any (array(
+                   select j.lease_id
+                     from unnest(ids, attempts) as h(id, attempt)
+                    cross join lateral (
+                          select j.lease_id from pgqueue.job j
+                           where j.id = h.id and j.attempt = h.attempt and j.state = 'running'
+                          offset 0) j))
            for update skip locked)
     update pgqueue.lease l set expires_at = greatest(l.expires_at, moment + keep_held.lease)
       from standing s where l.id = s.id;
@@ -188,8 +192,10 @@ begin
     return query
     select h.id, h.attempt, case when j.id is null then 'lost' else 'cancel' end
       from unnest(ids, attempts) as h(id, attempt)
-      left join pgqueue.job j on j.id = any (keep_held.ids) and j.id = h.id and j.attempt = h.attempt
-                             and j.state = 'running'
+      left join lateral (
+           select j.id, j.cancel_requested_at from pgqueue.job j
+            where j.id = h.id and j.attempt = h.attempt and j.state = 'running'
+           offset 0) j on true
      where j.id is null or j.cancel_requested_at is not null;
 end
 $$;

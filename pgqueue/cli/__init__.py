@@ -4,7 +4,7 @@ from .app import app
 from .enqueueing import enqueue, result
 from .operating import bury, cancel, kick, pause, purge, resume
 from .reading import attempts, job, jobs, queues, workers
-from .running import demo, dev, worker
+from .running import bench, demo, dev, worker
 from .setting_up import doctor, migrate
 
 __all__ = ["app", "main"]
@@ -14,7 +14,7 @@ for _command in (
     *(migrate, worker, enqueue, result),
     *(jobs, job, attempts, queues, workers),
     *(bury, kick, cancel, pause, resume, purge),
-    *(doctor, demo, dev),
+    *(doctor, bench, demo, dev),
 ):
     app.command()(_command)
 

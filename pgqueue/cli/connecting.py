@@ -1,5 +1,6 @@
 """Finds the database that a command talks to, and connects."""
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from typing import Any
 
 import psycopg
 import typer
+from psycopg.types.json import set_json_loads
 
 from .. import database, embedded
 from ..errors import DatabaseUnreachable
@@ -42,7 +44,16 @@ def embedded_database(settings: Settings) -> Iterator[str]:
 def connected(dsn: str | None) -> Iterator[psycopg.Connection[Any]]:
     """An autocommit connection."""
     with database_at(dsn) as found, database.connect(found) as connection:
+        set_json_loads(_value_or_text, connection)
         yield connection
+
+
+def _value_or_text(document: str | bytes) -> Any:
+    """PostgreSQL holds numbers and depths that Python cannot read: one such job must not cost the list of all."""
+    try:
+        return json.loads(document)
+    except (ValueError, RecursionError):
+        return document.decode() if isinstance(document, bytes) else document
 
 
 def on_a_terminal() -> bool:

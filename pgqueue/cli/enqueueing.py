@@ -7,8 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from ..client import Queue
-from ..errors import JobUnsuccessful, WaitTimeout
-from ..jobs import JobId, JobState
 from .connecting import connected
 from .options import Dsn, JobIdArgument, duration_option, instant, json_object
 
@@ -67,7 +65,7 @@ def enqueue(
 def result(
     id: JobIdArgument,
     dsn: Dsn = None,
-    wait: Annotated[timedelta | None, duration_option("--wait", "Wait this long for the job to be over.")] = None,
+    wait: Annotated[Any, duration_option("--wait", "Wait this long for the job to be over.")] = "0s",
 ) -> None:
     """Print the result of a job that has succeeded, as JSON.
 
@@ -77,14 +75,5 @@ def result(
     pgqueue result $(pgqueue enqueue add --args '{"a": 1, "b": 2}') --wait 10s
     """
     with connected(dsn) as connection:
-        value = _result(Queue(connection), JobId(id)) if wait is None else Queue(connection).wait(id, wait)
+        value = Queue(connection).wait(id, wait)
     typer.echo(json.dumps(value))
-
-
-def _result(queue: Queue, id: JobId) -> Any:
-    job = queue.get(id)
-    if job.state is JobState.SUCCEEDED:
-        return job.result
-    if job.state.is_over:
-        raise JobUnsuccessful(f"job {id} is {job.state} ({job.reason}): see pgqueue job {id}")
-    raise WaitTimeout(f"job {id} is {job.state}, so it has no result yet: wait with pgqueue result {id} --wait 30s")

@@ -6,15 +6,11 @@ import typer
 
 from .. import calls, database
 from ..calls import Call
-from ..jobs import JobId, JobState
+from ..jobs import JobState
 from .connecting import connected
 from .options import Dsn, JobIdArgument, Json
-from .printing import print_fields, print_json, print_rows, printable, shown
+from .printing import print_fields, print_json, print_rows, shown
 
-JOB: tuple[LiteralString, ...] = (
-    *("id", "queue", "task", "state", "priority", "run_at", "attempt", "failures", "losses", "args", "headers"),
-    *("result", "reason", "enqueued_at", "finished_at", "worker"),
-)
 ATTEMPT: tuple[LiteralString, ...] = (
     *("job_id", "attempt", "outcome", "worker", "started_at", "finished_at", "error"),
 )
@@ -59,7 +55,7 @@ def jobs(
     pgqueue jobs --queue mail --state buried
     """
     call = _rows(
-        JOB,
+        calls.JOB_COLUMNS,
         "pgqueue.jobs where (%(queue)s::text is null or queue = %(queue)s::text)"
         " and (%(state)s::text is null or state = %(state)s::text)"
         " and (%(task)s::text is null or task = %(task)s::text) order by id desc limit %(limit)s::int",
@@ -77,20 +73,21 @@ def jobs(
 def job(id: JobIdArgument, dsn: Dsn = None, json: Json = False) -> None:
     """Show one job, its attempts, and its last error."""
     with connected(dsn) as connection, connection.transaction():
-        database.run(connection, calls.job(JobId(id)))  # raises JobNotFound
-        fields = database.run(connection, _rows(JOB, "pgqueue.jobs where id = %(id)s::bigint", id=id))[0]
+        found = database.run(connection, _rows(calls.JOB_COLUMNS, "pgqueue.jobs where id = %(id)s::bigint", id=id))
+        if not found:
+            raise calls.no_such_job(id)
         history = database.run(connection, _attempts(id, 1000))
     if json:
-        print_json(fields | {"attempts": history})
+        print_json(found[0] | {"attempts": history})
         return
-    print_fields({name: value for name, value in fields.items() if value is not None})
+    print_fields({name: value for name, value in found[0].items() if value is not None})
     if history:
         typer.echo()
         _print_attempts(history, ("attempt", "outcome", "worker", "started_at", "finished_at"))
     error = next((attempt["error"] for attempt in history if attempt["error"]), None)
     if error:
         typer.echo(f"\nlast error: {_summary(error)}")
-        typer.echo(printable(str(error.get("traceback") or "")), nl=False)
+        typer.echo(_part(error, "traceback"), nl=False)
 
 
 def attempts(
@@ -129,8 +126,10 @@ def _print_attempts(found: list[dict[str, Any]], columns: tuple[str, ...]) -> No
     print_rows(summed_up, columns, False, "no attempts")
 
 
-def _summary(error: dict[str, Any] | None) -> str:
+def _summary(error: Any) -> str:
     """`ValueError: no such user`, of an error that another program may have written its own way."""
-    if not error:
-        return ""
-    return ": ".join(shown(error[name]) for name in ("class", "message") if error.get(name)) or shown(error)
+    return ": ".join(filter(None, (_part(error, "class"), _part(error, "message")))) or shown(error)
+
+
+def _part(error: Any, name: str) -> str:
+    return shown(error.get(name)) if isinstance(error, dict) else ""

@@ -13,14 +13,8 @@ from .. import logs
 from ..errors import WorkerMisconfigured
 from ..settings import Settings
 from .connecting import database_at, embedded_database
-from .options import Dsn, duration_option
-
-
-class LogLevel(StrEnum):
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
+from .options import Dsn, Json, duration_option
+from .printing import print_rows
 
 
 def worker(
@@ -45,7 +39,7 @@ def worker(
         str | None,
         typer.Option(metavar="NAME", help="The worker's name, one of its own. Without it, host and process id."),
     ] = None,
-    log_level: Annotated[LogLevel, typer.Option(help="What to log on stderr.")] = LogLevel.INFO,
+    log_level: Annotated[logs.Level, typer.Option(help="What to log on stderr.")] = logs.Level.INFO,
     json_log: Annotated[bool, typer.Option("--json-log", help="Log JSON lines. [env: PGQUEUE_LOG=json]")] = False,
 ) -> None:
     """Run the tasks of a module, until Ctrl-C or SIGTERM.
@@ -59,7 +53,7 @@ def worker(
 
     settings = Settings.from_environment()
     log_format = "json" if json_log else settings.log_format
-    logs.configure(log_format, log_level.value)
+    logs.configure(log_format, log_level)
     named: dict[str, str] = {} if name is None else {"name": name}
     try:
         options = Options(
@@ -73,7 +67,7 @@ def worker(
             listen=not no_listen,
             listen_dsn=listen_dsn or settings.listen_dsn,
             log_format=log_format,
-            log_level=log_level.value,
+            log_level=log_level,
             **named,
         )
     except WorkerMisconfigured as error:
@@ -103,6 +97,33 @@ def demo(
     with database_at(dsn) as found:
         code = shown.run(found, folder, workers, keep)
     raise typer.Exit(code)
+
+
+class Benchmark(StrEnum):
+    DRAIN = "drain"
+    DRAIN_THREADS = "drain-threads"
+    LATENCY = "latency"
+    ENQUEUE = "enqueue"
+    ENQUEUE_MANY = "enqueue-many"
+
+
+def bench(
+    name: Annotated[Benchmark, typer.Argument(show_default=False, help="What to measure.")],
+    dsn: Dsn = None,
+    jobs: Annotated[int, typer.Option(min=2, metavar="INTEGER", help="Jobs in all.")] = 20_000,
+    processes: Annotated[int, typer.Option(min=1, metavar="INTEGER", help="Worker processes.")] = 1,
+    concurrency: Annotated[int, typer.Option(min=1, metavar="INTEGER", help="Jobs at once, in each process.")] = 10,
+    json: Json = False,
+) -> None:
+    """Measure how fast this database and machine run jobs.
+
+    The jobs do nothing, and are removed afterwards. For latency, 1000 jobs are plenty.
+    """
+    from .. import bench as measuring
+
+    with database_at(dsn) as found:
+        figures = measuring.run(found, name.value, measuring.Size(jobs, processes, concurrency))
+    print_rows([{"benchmark": name.value, **figures}], ["benchmark", *figures], json, "")
 
 
 def dev() -> None:

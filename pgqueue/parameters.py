@@ -1,0 +1,62 @@
+"""Python's values as parameters of a call, checked here, so that a refusal names the value and sends nothing."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from . import codec
+from .errors import InvalidInput
+from .jobs import JobError
+
+
+def text(name: str, value: str | None) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name} is {value!r}: give text")
+    fault = codec.fault_of_text(value)
+    if fault is not None:
+        raise InvalidInput(f"{name} {fault}")
+    return value
+
+
+def whole(name: str, value: int | None) -> int | None:
+    if value is not None and not (isinstance(value, int) and abs(value) < 2**31):
+        raise InvalidInput(f"{name} is {value!r}: give a whole number, as PostgreSQL's integer holds it")
+    return value
+
+
+def duration(name: str, value: timedelta | None) -> str | None:
+    """In seconds: psycopg would send days, and a day has 23 or 25 hours where the session's clocks change."""
+    if value is None:
+        return None
+    if not isinstance(value, timedelta):
+        raise InvalidInput(f"{name} is {value!r}: give a duration, such as timedelta(seconds=30)")
+    return f"{value.total_seconds():f} seconds"
+
+
+def instant(name: str, value: datetime | None) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise InvalidInput(f"{name} is {value!r}: give a datetime with a time zone")
+    if value.utcoffset() is None:
+        raise InvalidInput(f"{name} is {value.isoformat()} without a time zone: add one, such as tzinfo=timezone.utc")
+    return value.isoformat()
+
+
+def result(value: object) -> str | None:
+    return None if value is None else codec.encode(value, "result")
+
+
+def error(value: JobError | None) -> str | None:
+    """Errors quote foreign text, which must never keep a failure from being written down."""
+    if value is None:
+        return None
+    return codec.encode({name: storable(part) for name, part in value.as_json().items()}, "error")
+
+
+def storable(value: Any) -> Any:
+    """Text with what PostgreSQL cannot store in its written form; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    return value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
