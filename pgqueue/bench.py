@@ -12,7 +12,7 @@ import psycopg
 
 from . import calls, database
 from .bench_tasks import awaited, threaded
-from .crew import Crew, crew
+from .crew import Crew, crew, remove_traces
 from .errors import WorkerMisconfigured
 from .jobs import NewJob
 from .tasks import AnyFunction, task_of
@@ -36,11 +36,11 @@ Figures = dict[str, float]
 def run(dsn: str, name: str, size: Size) -> Figures:
     """Measures one of BENCHMARKS; leaves nothing in the database."""
     with database.connect(dsn) as connection:
-        _clear(connection)
+        remove_traces(connection, QUEUE)
         try:
             return BENCHMARKS[name](dsn, connection, size)
         finally:
-            _clear(connection)
+            remove_traces(connection, QUEUE)
 
 
 def _drain(function: AnyFunction) -> Callable[[str, psycopg.Connection[Any], Size], Figures]:
@@ -115,15 +115,6 @@ def _wait_until_empty(connection: psycopg.Connection[Any], workers: Crew) -> Non
         if all(worker.poll() is not None for worker in workers):
             raise WorkerMisconfigured("every worker process has ended before its jobs: see its log above")
         sleep(0.02)
-
-
-def _clear(connection: psycopg.Connection[Any]) -> None:
-    with connection.transaction():
-        connection.execute(
-            "delete from pgqueue.attempt where job_id in (select id from pgqueue.job_history where queue = %s)", [QUEUE]
-        )
-        for table in ("job", "job_history", "dead_letter"):
-            connection.execute(f"delete from pgqueue.{table} where queue = %s", [QUEUE])
 
 
 def _value(connection: psycopg.Connection[Any], sql: Any, *parameters: object) -> Any:

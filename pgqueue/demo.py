@@ -22,7 +22,7 @@ from rich.table import Table
 
 from . import database
 from .client import Queue
-from .crew import Crew, crew
+from .crew import Crew, crew, remove_traces
 from .demo_tasks import measure
 from .errors import InvalidInput
 from .tasks import task_of
@@ -97,6 +97,7 @@ def run(dsn: str, folder: Path | None = None, workers: int = 3, keep: bool = Fal
                 console.print(f"  {query};", soft_wrap=True)
         else:
             connection.execute("drop schema pgqueue_demo cascade")
+            remove_traces(connection, task_of(measure).queue)
     return 1 if wrong or report.unfinished else 0
 
 
@@ -124,9 +125,7 @@ def _enqueue(connection: psycopg.Connection[Any], paths: list[str]) -> None:
                 copy.write_row((path, id))
 
 
-def _follow(
-    connection: psycopg.Connection[Any], console: Console, processes: Crew, total: int
-) -> None:
+def _follow(connection: psycopg.Connection[Any], console: Console, processes: Crew, total: int) -> None:
     """Until no job of the demo is live. Kills one worker while it holds jobs, once a quarter of the work is done."""
     victim: subprocess.Popen[bytes] | None = processes[0] if len(processes) > 1 else None
     deadline = monotonic() + _GIVE_UP_AFTER

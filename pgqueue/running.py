@@ -42,7 +42,7 @@ class Bury(Verdict):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
-        self.outcome = Buried(reason)
+        self.outcome = Buried(str(reason))
 
 
 class Cancel(Verdict):
@@ -50,7 +50,7 @@ class Cancel(Verdict):
 
     def __init__(self, reason: str | None = None) -> None:
         super().__init__(reason or "cancelled by its handler")
-        self.outcome = Cancelled(reason)
+        self.outcome = Cancelled(None if reason is None else str(reason))
 
 
 class JobInterrupted(BaseException):

@@ -16,6 +16,7 @@ R = TypeVar("R")
 AnyFunction = Callable[..., Any]
 
 _ATTRIBUTE = "__pgqueue_task__"
+_VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +47,12 @@ class Task:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise InvalidInput(f"{self.name}{self.signature} cannot be called so: {error}") from None
+            raise InvalidInput(
+                f"{self.name}{self.signature} cannot be called so: {self._unknown(kwargs) or error}"
+            ) from None
         named: dict[str, Any] = {}
         for name, value in bound.arguments.items():
-            match self.signature.parameters[name].kind:
-                case inspect.Parameter.VAR_KEYWORD:
-                    named |= value
-                case inspect.Parameter.VAR_POSITIONAL:
-                    raise InvalidInput(
-                        f"{self.name} takes *{name}, which have no names to travel under: give it parameters or a list"
-                    )
-                case _:
-                    named[name] = value
+            named |= value if self.signature.parameters[name].kind is _VAR_KEYWORD else {name: value}
         if self.job_parameter in named:
             raise InvalidInput(f"{self.name} receives its job as {self.job_parameter}: give the argument another name")
         return named
@@ -69,8 +64,15 @@ class Task:
         try:
             self.signature.bind(**args)
         except TypeError as error:
-            return f"the arguments do not fit {self.name}{self.signature}: {error}"
+            return f"the arguments do not fit {self.name}{self.signature}: {self._unknown(args) or error}"
         return None
+
+    def _unknown(self, args: dict[str, Any]) -> str | None:
+        """A misspelt name explains more than the parameter that is missing for it."""
+        if any(parameter.kind is _VAR_KEYWORD for parameter in self.signature.parameters.values()):
+            return None
+        unknown = [name for name in args if name not in self.signature.parameters]
+        return f"it has no parameter {', '.join(map(repr, unknown))}" if unknown else None
 
     def new_job(self, args: dict[str, Any]) -> NewJob:
         return NewJob(
@@ -146,8 +148,10 @@ class Tasks:
             raise InvalidInput(f"{function!r} has no name of its own: pass name=")
         if name in self._tasks:
             raise InvalidInput(f'the task name "{name}" is taken by {self._tasks[name].function!r}: pass another name=')
-        if timeout is not None and timeout <= timedelta():
-            raise InvalidInput(f"timeout is {timeout}: give a duration above 0, or None")
+        if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta()):
+            raise InvalidInput(
+                f"timeout is {timeout!r}: give a duration above 0, such as timedelta(seconds=30), or None"
+            )
         if max_failures is not None and max_failures < 0:
             raise InvalidInput(f"max_failures is {max_failures}: give 0 (bury at once) or more")
         if not queue:
@@ -198,5 +202,7 @@ def _signature(function: AnyFunction) -> tuple[inspect.Signature, str | None]:
             raise InvalidInput(f"{function!r} takes {name} by position only: arguments travel by name, so remove the /")
         if name in job_parameters and parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise InvalidInput(f"{function!r} takes its job as {parameter}: there is one job, so remove the asterisk")
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            raise InvalidInput(f"{function!r} takes *{name}: arguments travel by name, so give it parameters or a list")
     parameters = [p for name, p in signature.parameters.items() if name not in job_parameters]
     return signature.replace(parameters=parameters), job_parameters[0] if job_parameters else None

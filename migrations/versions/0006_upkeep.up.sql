@@ -79,6 +79,9 @@ begin
             continue when to_regclass('pgqueue.' || quote_ident(name)) is not null;
             starts := (today + n)::timestamp at time zone 'UTC';
             ends := (today + n + 1)::timestamp at time zone 'UTC';
+            -- Or what commits into the default partition between the move and the attaching would make that fail:
+            -- always, where jobs finish all the time.
+            execute format('lock table pgqueue.%I in share row exclusive mode', parent || '_default');
             execute format('create table pgqueue.%I (like pgqueue.%I including all)', name, parent);
             execute format('with moved as (delete from pgqueue.%I where finished_at >= %L and finished_at < %L returning *) '
                            'insert into pgqueue.%I select * from moved', parent || '_default', starts, ends, name);

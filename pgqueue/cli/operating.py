@@ -46,14 +46,14 @@ def kick(
     with connected(dsn) as connection:
         client = Queue(connection)
         if queue is not None:
-            kicked = client.kick_many(queue, max_jobs)
-        else:
-            wanted = _in_order(ids or [])
-            with connection.transaction():
-                for id in wanted:
-                    client.kick(id)
-            kicked = len(wanted)
-    typer.echo(f"kicked {kicked}")
+            typer.echo(f"kicked {client.kick_many(queue, max_jobs)} jobs of {queue}")
+            return
+        wanted = _in_order(ids or [])
+        with connection.transaction():
+            for id in wanted:
+                client.kick(id)
+    for id in wanted:
+        typer.echo(f"kicked {id}")
 
 
 def cancel(ids: Ids, dsn: Dsn = None, reason: Reason = None) -> None:
@@ -109,7 +109,7 @@ def purge(
         typer.confirm(f"Remove all waiting jobs of queue {queue}?", abort=True)
     with connected(dsn) as connection:
         purged = Queue(connection).purge(queue)
-    typer.echo(f"purged {purged}")
+    typer.echo(f"purged {purged} jobs of {queue}")
 
 
 def _in_order(ids: list[int]) -> list[int]:

@@ -16,14 +16,14 @@ import psycopg
 
 from .. import calls, database
 from ..errors import PgqueueError
-from ..jobs import Cancelled, ClaimedJob, JobId, Lost, Outcome, Released
+from ..jobs import Cancelled, ClaimedJob, Failed, JobError, JobId, Lost, Outcome, Released
 from ..running import Connections
 from ..tasks import Tasks
 from .executors import Execution, Stop
 from .leases import LeaseKeeper
 from .options import Options
 from .pace import Pace
-from .settling import Settling
+from .settling import HELD_UP_FOR, Settling
 from .threads import Threads
 from .watermark import Watermark
 
@@ -70,11 +70,8 @@ class Dispatcher:
         self._nap = FIRST_NAP
         self._stirred.set()
 
-    def cancel(self, id: int) -> None:
-        """Somebody has asked to cancel this job, which may or may not be one of ours."""
-        for job_id, attempt in [*self._running, *((job.id, job.attempt) for job, _ in self._waiting)]:
-            if job_id == id:
-                self._stop_one(job_id, attempt, Stop.CANCEL)
+    def holds(self, id: int) -> bool:
+        return any(id == held for held, _ in self._running) or any(id == job.id for job, _ in self._waiting)
 
     def _on_verdict(self, id: JobId, attempt: int, verdict: str) -> None:
         """From the keeper's thread."""
@@ -116,6 +113,7 @@ class Dispatcher:
             try:
                 async with await database.connect_async(self._dsn) as connection:
                     began = monotonic()
+                    await _limit_lock_waits(connection)
                     await self._work(connection)
             except (psycopg.Error, PgqueueError, OSError) as error:
                 if began is not None and monotonic() - began > _SLOWEST_RETRY:
@@ -129,7 +127,8 @@ class Dispatcher:
                 retry = min(retry * 2, _SLOWEST_RETRY)
 
     def _is_finished(self) -> bool:
-        return self._stopping and not (self._running or self._waiting or self._settling)
+        is_settled = self._settling.is_held_up if self._is_hurried else not self._settling
+        return self._stopping and is_settled and not (self._running or self._waiting)
 
     async def _work(self, connection: psycopg.AsyncConnection[Any]) -> None:
         while not self._is_finished():
@@ -137,7 +136,7 @@ class Dispatcher:
             await self._settling.settle(connection)
             claimed = await self._claim(connection)
             self._start()
-            if not self._settling and not claimed:
+            if not self._settling.is_due and not claimed:
                 await self._rest(connection)
             else:
                 await asyncio.sleep(0)
@@ -183,7 +182,11 @@ class Dispatcher:
 
     async def _execute(self, execution: Execution) -> None:
         job = execution.claimed
-        outcome = await execution.run()
+        try:
+            outcome = await execution.run()
+        except Exception as error:  # whatever a handler raises, its hand and its lease must not stay taken
+            log.exception("how a handler ended cannot be told", extra={"job": job.id, "task": job.task})
+            outcome = Failed(JobError(type(error).__name__, "how its handler ended cannot be told"))
         del self._running[(job.id, job.attempt)]
         took = monotonic() - execution.started
         self._pace.record(took)
@@ -215,7 +218,7 @@ class Dispatcher:
             await self._wait(1.0)
             return
         self._busy_since = None
-        nap = self._nap
+        nap = min(self._nap, HELD_UP_FOR) if self._settling else self._nap
         if self._options.listen:
             due = await database.run_async(connection, calls.fall_asleep(self._options.name, tuple(self._watermarks)))
             if not self._is_asleep:
@@ -240,3 +243,10 @@ class Dispatcher:
         if self._is_asleep and now - self._busy_since > BUSY_BEFORE_WAKING_UP:
             await database.run_async(connection, calls.wake_up(self._options.name))
             self._is_asleep = False
+
+
+async def _limit_lock_waits(connection: psycopg.AsyncConnection[Any]) -> None:
+    """One job that somebody keeps locked must not hold up all others. Through a pooler the setting would stay behind
+    with the next client, so there the wait is as long as the database's own lock_timeout says."""
+    if connection.prepare_threshold is not None:
+        await connection.execute("set lock_timeout = '1s'")

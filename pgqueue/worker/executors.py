@@ -54,6 +54,8 @@ class Execution:
         """The first reason stands. An async handler is cancelled at once, a def handler asked first."""
         if self._stop is not None:
             return
+        if why is Stop.LOST and self._job.is_settled:  # gone because the handler itself has completed it
+            return
         self._stop = why
         self._job.stop()
         if self._runner is None:  # run() has not begun, and will see it
@@ -151,7 +153,10 @@ class Execution:
     def _unknown(self) -> Outcome:
         """A worker of the next release may know it: the job waits, twice as long each time."""
         delay = min(UNKNOWN_TASK_LONGEST_DELAY, UNKNOWN_TASK_DELAY * 2 ** min(self.claimed.attempt - 1, 10))
-        log.warning(f"no task of this name here, looking again in {delay}", extra=self._about())
+        log.warning(
+            f"no task of this name here, looking again in {delay}: deploy a worker that has it, or cancel the job",
+            extra=self._about(),
+        )
         return Released(delay)
 
     def _about(self) -> dict[str, Any]:
@@ -168,7 +173,11 @@ def _done(result: object) -> Outcome:
 
 
 def _job_error(error: BaseException) -> JobError:
-    return JobError(type(error).__name__, str(error), _trace(error))
+    try:
+        message = str(error)
+    except Exception:
+        message = "its text cannot be printed"
+    return JobError(type(error).__name__, message, _trace(error))
 
 
 def _trace(error: BaseException) -> str:

@@ -35,7 +35,7 @@ class LeaseKeeper:
     @property
     def interval(self) -> timedelta:
         """Three chances before a lease runs out; at least once a second to hear of cancellations."""
-        return min(self._lease / 3, timedelta(seconds=1)) if self._lease < timedelta(seconds=3) else self._lease / 6
+        return min(self._lease / 3, timedelta(seconds=1))
 
     def hold(self, jobs: Iterable[ClaimedJob], since: float) -> None:
         """since: when the claim was sent, so that the lease cannot have begun earlier."""

@@ -59,14 +59,21 @@ async def _run(dsn: str, options: Options, tasks: Tasks, is_pooled: bool) -> Non
     pools = Pools(dsn, options.concurrency, prepare=not is_pooled)
     dispatcher = Dispatcher(dsn, options, tasks, pools.connections)
     keeper, maintenance = dispatcher.keeper, Maintenance()
+    keeping = Service("lease keeper", dsn, keeper.interval, keeper.tick, keeper.give_up_expired)
     services = [
-        Service("lease keeper", dsn, keeper.interval, keeper.tick, keeper.give_up_expired),
+        keeping,
         Service("presence", dsn, presence.interval, presence.tick),
         Service("maintenance", dsn, maintenance.interval, maintenance.tick),
     ]
     background = [asyncio.create_task(_watch_parent(dispatcher))]
     if options.listen:
-        listener = Listener(options.listen_dsn or dsn, dispatcher.wake, dispatcher.cancel)
+
+        def look_at(id: int) -> None:
+            # Any role may notify, and late: only the job's row says whether it is to be cancelled.
+            if dispatcher.holds(id):
+                keeping.hurry()
+
+        listener = Listener(options.listen_dsn or dsn, dispatcher.wake, look_at)
         background.append(asyncio.create_task(listener.run()))
     for service in services:
         service.start()

@@ -36,13 +36,19 @@ class Service:
         self._tick = tick
         self._on_failure = on_failure
         self._stopped = threading.Event()
+        self._stirred = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"pgqueue-{name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    def hurry(self) -> None:
+        """The next tick comes at once."""
+        self._stirred.set()
+
     def stop(self) -> None:
         self._stopped.set()
+        self._stirred.set()
         self._thread.join(timeout=2)
 
     def _run(self) -> None:
@@ -50,10 +56,13 @@ class Service:
         while not self._stopped.is_set():
             try:
                 with database.connect(self._dsn) as connection:
-                    while not self._stopped.is_set():
+                    while True:
+                        self._stirred.clear()
+                        if self._stopped.is_set():
+                            return
                         self._tick(connection)
                         retry = 0.1
-                        self._stopped.wait(self._interval)
+                        self._stirred.wait(self._interval)
             except Exception as error:
                 log.warning(f"{self._name} failed, trying again", extra={"error": str(error)})
                 self._on_failure()

@@ -6,6 +6,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from time import monotonic
@@ -17,6 +18,9 @@ log = logging.getLogger("pgqueue.worker")
 
 SETTLED_AFTER = 5.0
 """Seconds after which a process counts as well started; one that dies sooner is replaced with growing pauses."""
+
+KILLED_AFTER = 15.0
+"""Seconds beyond the grace until a process that has not stopped is killed: a left-behind thread takes 5 of them."""
 
 _SLOWEST_RESTART = 30.0
 
@@ -37,16 +41,18 @@ class _Supervisor:
         self._context = multiprocessing.get_context("spawn")
         self._stirred = threading.Event()
         self._stopping = False
+        self._kill_at = float("inf")
         self._hands: dict[int, BaseProcess] = {}
         self._started: dict[int, float] = {}
         self._pauses: dict[int, float] = {}
         self._restart_at: dict[int, float] = {}
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if not self._stopping:
+            self._kill_at = monotonic() + self._options.grace.total_seconds() + KILLED_AFTER
         self._stopping = True
         for process in self._hands.values():
-            if process.is_alive() and process.pid is not None:
-                os.kill(process.pid, number)
+            _tell(process, number)
 
     def run(self) -> int:
         for index in range(self._options.processes):
@@ -55,7 +61,17 @@ class _Supervisor:
             multiprocessing.connection.wait([process.sentinel for process in self._hands.values()], timeout=0.2)
             if not self._stopping:
                 self._replace_dead()
+            elif False:
+                self._kill()
         return 0
+
+    def _kill(self) -> None:
+        """Those whose event loop is blocked, or whose handlers swallow their cancellation. Their leases run out."""
+        self._kill_at = float("inf")
+        for process in self._hands.values():
+            if process.is_alive():
+                log.error("a worker process does not stop, killing it", extra={"worker": process.name})
+                _tell(process, signal.SIGKILL)
 
     def _spawn(self, index: int) -> None:
         options = replace(self._options, name=f"{self._options.name}-{index + 1}", processes=1)
@@ -63,6 +79,8 @@ class _Supervisor:
         process.start()
         self._hands[index] = process
         self._started[index] = monotonic()
+        if False:  # the signal came while the process was not on the list
+            _tell(process, signal.SIGTERM)
 
     def _replace_dead(self) -> None:
         for index, process in list(self._hands.items()):
@@ -80,6 +98,12 @@ class _Supervisor:
             if monotonic() >= self._restart_at[index]:
                 del self._restart_at[index]
                 self._spawn(index)
+
+
+def _tell(process: BaseProcess, number: int) -> None:
+    if process.pid is not None and process.exitcode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 def _child(dsn: str, options: Options, supervisor: int) -> None:

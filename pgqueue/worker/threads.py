@@ -19,18 +19,22 @@ class Run:
         self._loop = loop
         self._lock = threading.Lock()
         self._thread: int | None = None
+        self._is_interrupted = False
         self.future: asyncio.Future[Any] = loop.create_future()
         self.is_abandoned = False
 
     def interrupt(self) -> None:
-        """Raises JobInterrupted in the handler, as soon as it is back in Python code."""
+        """Raises JobInterrupted in the handler, as soon as it is back in Python code, or before it begins."""
         with self._lock:
+            self._is_interrupted = True
             if self._thread is not None:
                 _raise_in(self._thread, JobInterrupted)
 
     def execute(self) -> None:
         try:
             with self._lock:
+                if self._is_interrupted:
+                    raise JobInterrupted
                 self._thread = threading.get_ident()
             try:
                 result = self._function()
@@ -67,7 +71,7 @@ class HandlerEnded(Exception):
     """A handler ended by what a future cannot carry: an interruption, StopIteration, or a SystemExit of its own."""
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(f"{type(error).__name__}: {error}")
+        super().__init__(type(error).__name__)
         self.error = error
 
 

@@ -18,7 +18,7 @@ def test_bury_and_kick_move_a_job_there_and_back(pgqueue: Pgqueue, committed: Da
     assert pgqueue("bury", job.id, "--reason", "poisoned").stdout == f"buried {job.id}\n"
     buried = committed.run(calls.job(job.id))
     assert (buried.state, buried.reason) == ("buried", "poisoned")
-    assert pgqueue("kick", job.id).stdout == "kicked 1\n"
+    assert pgqueue("kick", job.id).stdout == f"kicked {job.id}\n"
     assert committed.run(calls.job(job.id)).state == "ready"
 
 
@@ -35,8 +35,8 @@ def test_a_queue_is_kicked_up_to_a_maximum(pgqueue: Pgqueue, committed: Database
     for _ in range(3):
         a_job(committed, state="buried", queue="mail")
 
-    assert pgqueue("kick", "--queue", "mail").stdout == "kicked 1\n"
-    assert pgqueue("kick", "--queue", "mail", "--max", 10).stdout == "kicked 2\n"
+    assert pgqueue("kick", "--queue", "mail").stdout == "kicked 1 jobs of mail\n"
+    assert pgqueue("kick", "--queue", "mail", "--max", 10).stdout == "kicked 2 jobs of mail\n"
 
 
 def test_cancel_says_what_happened_to_each_job(pgqueue: Pgqueue, committed: Database) -> None:
@@ -59,7 +59,7 @@ def test_pause_and_resume_a_queue(pgqueue: Pgqueue, committed: Database) -> None
 def test_purge_with_yes_removes_what_waits(pgqueue: Pgqueue, committed: Database) -> None:
     jobs = [a_job(committed, state=state) for state in ("ready", "scheduled", "buried")]
 
-    assert pgqueue("purge", "default", "--yes").stdout == "purged 2\n"
+    assert pgqueue("purge", "default", "--yes").stdout == "purged 2 jobs of default\n"
     assert [committed.run(calls.job(job.id)).state for job in jobs] == ["cancelled", "cancelled", "buried"]
 
 
