@@ -60,7 +60,7 @@ def examine(dsn: str, listen_dsn: str | None = None) -> Iterator[Finding]:
         for check in (clock_difference, server_settings, autovacuum, old_transactions, free_connections):
             yield check(connection)
         if schema_found.status is not Status.FAIL:
-            for check in (running_jobs, default_partitions):
+            for check in (running_jobs, served_queues, default_partitions):
                 yield check(connection)
 
 
@@ -187,6 +187,18 @@ def running_jobs(connection: Connection) -> Finding:
         cure = "Start a worker with pgqueue worker MODULE, or run: select pgqueue.reap();"
         return Finding("leases", Status.FAIL, f"of {jobs} running jobs they ran out; {alive} workers are alive", cure)
     return Finding("leases", Status.OK, "every running job has one, and none ran out unseen")
+
+
+def served_queues(connection: Connection) -> Finding:
+    query = """
+        select array_agg(q.queue order by q.queue) from pgqueue.queues q
+         where q.ready > 0 and q.paused_until is null and not exists
+               (select from pgqueue.workers w where w.state <> 'dead' and q.queue = any (w.queues))"""
+    queues = _value(connection, query)
+    if not queues:
+        return Finding("queues", Status.OK, "every queue with ready jobs is paused, or has a worker")
+    cure = f"Start pgqueue worker MODULE --queues {','.join(queues)}, unless a worker of another kind serves them."
+    return Finding("queues", Status.WARN, f"no worker serves {', '.join(queues)}, where jobs are ready", cure)
 
 
 def default_partitions(connection: Connection) -> Finding:

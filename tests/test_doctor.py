@@ -163,3 +163,12 @@ def test_the_command_exits_with_1_where_nobody_answers() -> None:
 
     assert ended.exit_code == 1
     assert ended.stdout.startswith("fail  connection: cannot connect")
+
+
+def test_ready_jobs_that_no_worker_serves_are_found(committed: Database, dsn: str) -> None:
+    a_job(committed, queue="email")
+    committed.execute("select pgqueue.register_worker('w', 'host', 1, gen_random_uuid(), '{default}')")
+
+    assert found_in(dsn)["queues"].cure.startswith("Start pgqueue worker MODULE --queues email")
+    committed.execute("select pgqueue.register_worker('w2', 'host', 2, gen_random_uuid(), '{default,email}')")
+    assert found_in(dsn)["queues"].status is Status.OK

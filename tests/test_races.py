@@ -19,6 +19,7 @@ from pgqueue.running import JobInterrupted
 from pgqueue.worker.leases import LeaseKeeper
 from pgqueue.worker.threads import HandlerEnded, Run
 
+from .builders import a_job
 from .conftest import Database
 from .inline import until as until_async
 from .inline import work_off, working
@@ -313,6 +314,36 @@ def test_partitions_are_made_while_the_default_one_is_written(committed: Databas
     assert committed.value("select count(*) from pgqueue.attempt_default") == 0
 
 
+# The books.
+
+
+def test_an_attempt_named_twice_in_a_batch_is_completed_once(committed: Database) -> None:
+    id = a_job(committed, "running").id
+
+    assert committed.run(calls.complete_many([(id, 1, None), (id, 1, None)], [])) == []
+
+    assert states(committed) == ["succeeded"]
+    assert committed.value("select count(*) from pgqueue.attempt") == 1
+
+
+def test_a_batch_counts_what_was_committed_while_it_waited(committed: Database, pair: tuple[Racer, Racer]) -> None:
+    """The rows of a batch are read by the statement's snapshot, locked later, and must be written down as they are."""
+    ids = [a_job(committed, "running").id for _ in range(3)]
+    other, worker = pair
+    other.value("select pgqueue.release(%s, 1)", ids[0])
+    other.value("select pgqueue.cancel(%s, 'too late')", ids[1])
+    refused = worker.start(
+        "select array_agg(id) from pgqueue.complete_many(%s, '{1,1,1}', '{null,null,null}', '{}') id", ids
+    )
+    until(worker.waits)
+    other.commit()
+    assert refused.result(TIMEOUT) == [ids[0]]
+    worker.commit()
+    assert states(committed) == ["ready", "succeeded", "succeeded"]
+    outcomes = committed.all("select outcome from pgqueue.attempt order by job_id")
+    assert [row["outcome"] for row in outcomes] == ["released", "succeeded", "succeeded"]
+
+
 # Everything at once.
 
 VERBS = (
@@ -348,7 +379,7 @@ def test_every_verb_at_random_from_many_connections_keeps_the_books(
 
     def one_step(connection: psycopg.Connection[Any], dice: random.Random, held: list[tuple[int, int]]) -> None:
         def ask(function: str, *params: object) -> list[Any]:
-            return connection.execute(f"select * from pgqueue.{function}", params).fetchall()  # type: ignore[arg-type]
+            return connection.execute(f"select * from pgqueue.{function}", params).fetchall()
 
         match dice.randrange(10):
             case 0 | 1:
@@ -396,3 +427,25 @@ def test_every_verb_at_random_from_many_connections_keeps_the_books(
         pass
     assert committed.value("select count(*) from pgqueue.lease") == 0
     assert committed.value("select count(*) from pgqueue.job where state = 'running'") == 0
+
+
+def test_a_worker_works_at_read_committed_whatever_the_database_defaults_to(
+    committed: Database, dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At repeatable read, a claim that meets a row which another worker has just taken fails instead of passing by."""
+    committed.execute(
+        f"alter database {committed.connection.info.dbname} set default_transaction_isolation = serializable"
+    )
+    tasks = Tasks()
+
+    @tasks.task
+    async def nothing() -> None: ...
+
+    committed.run(calls.enqueue_many([NewJob(task="nothing")] * 3000))
+
+    async def work() -> None:
+        async with working(dsn, tasks), working(dsn, tasks), working(dsn, tasks):
+            await until_async(lambda: committed.value("select count(*) from pgqueue.job") == 0)
+
+    asyncio.run(work())
+    assert "database lost" not in caplog.text

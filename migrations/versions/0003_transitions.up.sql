@@ -130,9 +130,10 @@ begin
     return query
     -- offset 0 keeps the look at job a look-up by id for each row, and the delete goes by an array: as a join, a plan
     -- made while the table was empty would read all of it for ever. id = any beside a join is quadratic in the batch.
+    -- The books are written from what was locked, so an attempt named twice must be locked once.
     with mine as materialized (
         select j.*, d.result
-          from unnest(ids, attempts, results) as d(id, attempt, result)
+          from (select distinct on (u.id, u.attempt) u.* from unnest(ids, attempts, results) as u(id, attempt, result)) d
          cross join lateral (
                select j.* from pgqueue.job j
                 where j.id = d.id and j.attempt = d.attempt and j.state = 'running'

@@ -113,7 +113,7 @@ class Dispatcher:
             try:
                 async with await database.connect_async(self._dsn) as connection:
                     began = monotonic()
-                    await _limit_lock_waits(connection)
+                    await _settle_in(connection)
                     await self._work(connection)
             except (psycopg.Error, PgqueueError, OSError) as error:
                 if began is not None and monotonic() - began > _SLOWEST_RETRY:
@@ -245,8 +245,10 @@ class Dispatcher:
             self._is_asleep = False
 
 
-async def _limit_lock_waits(connection: psycopg.AsyncConnection[Any]) -> None:
-    """One job that somebody keeps locked must not hold up all others. Through a pooler the setting would stay behind
-    with the next client, so there the wait is as long as the database's own lock_timeout says."""
+async def _settle_in(connection: psycopg.AsyncConnection[Any]) -> None:
+    """One job that somebody keeps locked must not hold up all others, and a claim must pass by what another has taken
+    and not fail, as it would above read committed. Through a pooler settings would stay behind with the next client:
+    there the role's own hold."""
     if connection.prepare_threshold is not None:
         await connection.execute("set lock_timeout = '1s'")
+        await connection.execute("set default_transaction_isolation = 'read committed'")

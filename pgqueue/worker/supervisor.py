@@ -61,7 +61,7 @@ class _Supervisor:
             multiprocessing.connection.wait([process.sentinel for process in self._hands.values()], timeout=0.2)
             if not self._stopping:
                 self._replace_dead()
-            elif False:
+            elif monotonic() > self._kill_at:
                 self._kill()
         return 0
 
@@ -74,12 +74,14 @@ class _Supervisor:
                 _tell(process, signal.SIGKILL)
 
     def _spawn(self, index: int) -> None:
+        if self._stopping:
+            return
         options = replace(self._options, name=f"{self._options.name}-{index + 1}", processes=1)
         process = self._context.Process(target=_child, args=(self._dsn, options, os.getpid()), name=options.name)
         process.start()
         self._hands[index] = process
         self._started[index] = monotonic()
-        if False:  # the signal came while the process was not on the list
+        if self._stopping:  # the signal came while the process was not on the list
             _tell(process, signal.SIGTERM)
 
     def _replace_dead(self) -> None:
