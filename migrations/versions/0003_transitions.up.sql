@@ -20,7 +20,8 @@ begin
             verb, refuse.id, refuse.attempt, live.attempt);
     elsif live.id is not null then
         raise exception using errcode = 'PQ409', message = format(
-            'cannot %s job %s, it is %s: look at it with pgqueue job %s', verb, refuse.id, live.state, refuse.id);
+            'cannot %s job %s, it is %s: look at it with pgqueue job %s', verb, refuse.id,
+            case when live.state = 'ready' and live.run_at > pgqueue.clock() then 'scheduled' else live.state end, refuse.id);
     elsif exists (select from pgqueue.dead_letter d where d.id = refuse.id) then
         raise exception using errcode = 'PQ409', message = format(
             'cannot %s job %s, it is buried: pgqueue kick %s makes it ready again', verb, refuse.id, refuse.id);

@@ -16,7 +16,7 @@ import psycopg
 
 from .. import calls, database
 from ..errors import PgqueueError
-from ..jobs import Cancelled, ClaimedJob, Failed, JobError, JobId, Lost, Outcome, Released
+from ..jobs import Buried, Cancelled, ClaimedJob, Failed, JobError, JobId, Lost, Outcome, Released
 from ..running import Connections
 from ..tasks import Tasks
 from .executors import Execution, Stop
@@ -187,6 +187,8 @@ class Dispatcher:
         except Exception as error:  # whatever a handler raises, its hand and its lease must not stay taken
             log.exception("how a handler ended cannot be told", extra={"job": job.id, "task": job.task})
             outcome = Failed(JobError(type(error).__name__, "how its handler ended cannot be told"))
+        if isinstance(outcome, Buried):
+            log.warning("job buried", extra={"job": job.id, "task": job.task, "reason": outcome.reason})
         del self._running[(job.id, job.attempt)]
         took = monotonic() - execution.started
         self._pace.record(took)

@@ -123,6 +123,7 @@ class Execution:
                     return Released()
                 case Stop.TIMEOUT:
                     message = f"ran longer than its timeout of {self.claimed.timeout}"
+                    log.warning(f"job {message}", extra=self._about())
                     return Failed(
                         JobError("TimeoutError", message, _trace(error), timed_out=True), self._retry_in(task)
                     )

@@ -26,20 +26,19 @@ from .supervisor import supervise
 log = logging.getLogger("pgqueue.worker")
 
 
-def run(dsn: str, options: Options) -> int:
-    """Runs until SIGTERM or SIGINT; returns the exit code. Raises PgqueueError where it cannot start."""
+def run(dsn: str, options: Options, supervisor: int | None = None) -> int:
+    """Runs until SIGTERM or SIGINT; returns the exit code. Raises PgqueueError where it cannot start.
+
+    supervisor is the process id of the parent without which this process is to stop.
+    """
     tasks = load(options.target)
     with database.connect(dsn) as connection:
         schema.check(database.run(connection, calls.schema_version()))
         is_pooled = database.is_pooled(connection)
     if options.processes > 1:
         return supervise(dsn, options)
-    return run_one(dsn, options, tasks, is_pooled)
-
-
-def run_one(dsn: str, options: Options, tasks: Tasks, is_pooled: bool) -> int:
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(dsn, options, tasks, is_pooled))
+        runner.run(_run(dsn, options, tasks, is_pooled, supervisor))
     return 0
 
 
@@ -52,7 +51,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _run(dsn: str, options: Options, tasks: Tasks, is_pooled: bool) -> None:
+async def _run(dsn: str, options: Options, tasks: Tasks, is_pooled: bool, supervisor: int | None) -> None:
     presence = Presence(options.name, options.queues)
     with database.connect(dsn) as connection:
         presence.register(connection)
@@ -65,7 +64,7 @@ async def _run(dsn: str, options: Options, tasks: Tasks, is_pooled: bool) -> Non
         Service("presence", dsn, presence.interval, presence.tick),
         Service("maintenance", dsn, maintenance.interval, maintenance.tick),
     ]
-    background = [asyncio.create_task(_watch_parent(dispatcher))]
+    background = [] if supervisor is None else [asyncio.create_task(_watch(supervisor, dispatcher))]
     if options.listen:
 
         def look_at(id: int) -> None:
@@ -82,11 +81,17 @@ async def _run(dsn: str, options: Options, tasks: Tasks, is_pooled: bool) -> Non
         "worker started",
         extra={"worker": options.name, "queues": ",".join(options.queues), "tasks": len(tasks), "pid": os.getpid()},
     )
+    for task in tasks:
+        if task.queue not in options.queues:
+            log.warning(
+                f"jobs of {task.name} go to queue {task.queue}, which this worker does not serve: add it to --queues,"
+                " or start another worker for it"
+            )
     try:
         await dispatcher.run()
     finally:
-        for task in background:
-            task.cancel()
+        for watcher in background:
+            watcher.cancel()
         for service in services:
             service.stop()
         await pools.close()
@@ -115,11 +120,9 @@ def _stop_on_signals(dispatcher: Dispatcher, presence: Presence, grace: timedelt
         loop.add_signal_handler(number, on_signal, number.name)
 
 
-async def _watch_parent(dispatcher: Dispatcher) -> None:
+async def _watch(supervisor: int, dispatcher: Dispatcher) -> None:
     """A worker process whose supervisor is gone stops, so that none is left that nobody looks after."""
-    if os.environ.get("PGQUEUE_SUPERVISOR") is None:
-        return
-    while os.getppid() == int(os.environ["PGQUEUE_SUPERVISOR"]):  # noqa: ASYNC110, no event tells of it
+    while os.getppid() == supervisor:  # noqa: ASYNC110, no event tells of it
         await asyncio.sleep(0.5)
     log.warning("the supervisor is gone, stopping")
     dispatcher.stop()

@@ -5,7 +5,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
@@ -22,6 +22,7 @@ SETTLED_AFTER = 5.0
 KILLED_AFTER = 15.0
 """Seconds beyond the grace until a process that has not stopped is killed: a left-behind thread takes 5 of them."""
 
+FIRST_PAUSE = 0.5
 _SLOWEST_RESTART = 30.0
 
 
@@ -33,79 +34,90 @@ def supervise(dsn: str, options: Options) -> int:
     return supervisor.run()
 
 
+class _Place:
+    """One of the processes asked for, and whoever fills the place now."""
+
+    def __init__(self, name: str, spawn: Callable[[str], BaseProcess]) -> None:
+        self._spawn = spawn
+        self._name = name
+        self._pause = FIRST_PAUSE
+        self._fill_at: float | None = None
+        self.fill()
+
+    def fill(self) -> None:
+        self.process = self._spawn(self._name)
+        self._started = monotonic()
+        self._fill_at = None
+        self.was_told = False
+
+    def refill(self) -> None:
+        """Where its process has died: at once, or after a pause that grows while it dies soon after its start."""
+        if self.process.is_alive():
+            return
+        if self._fill_at is None:
+            died_soon = monotonic() - self._started < SETTLED_AFTER
+            self._pause = min(self._pause * 2, _SLOWEST_RESTART) if died_soon else FIRST_PAUSE
+            wait = self._pause if died_soon else 0.0
+            self._fill_at = monotonic() + wait
+            log.error(
+                "a worker process died, replacing it",
+                extra={"worker": self._name, "exit_code": self.process.exitcode, "in_seconds": wait},
+            )
+        if monotonic() >= self._fill_at:
+            self.fill()
+
+    def tell(self, number: int) -> None:
+        self.was_told = True
+        if self.process.pid is not None and self.process.exitcode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
+
+
 class _Supervisor:
     def __init__(self, dsn: str, options: Options) -> None:
         self._dsn = dsn
         self._options = options
         # Not fork: a copy of a process with threads and connections may hang.
         self._context = multiprocessing.get_context("spawn")
-        self._stirred = threading.Event()
-        self._stopping = False
+        self._is_stopping = False
         self._kill_at = float("inf")
-        self._hands: dict[int, BaseProcess] = {}
-        self._started: dict[int, float] = {}
-        self._pauses: dict[int, float] = {}
-        self._restart_at: dict[int, float] = {}
+        self._places: list[_Place] = []
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if not self._stopping:
+        if not self._is_stopping:
             self._kill_at = monotonic() + self._options.grace.total_seconds() + KILLED_AFTER
-        self._stopping = True
-        for process in self._hands.values():
-            _tell(process, number)
+        self._is_stopping = True
+        for place in self._places:
+            place.tell(number)
 
     def run(self) -> int:
-        for index in range(self._options.processes):
-            self._spawn(index)
-        while any(process.is_alive() for process in self._hands.values()) or not self._stopping:
-            multiprocessing.connection.wait([process.sentinel for process in self._hands.values()], timeout=0.2)
-            if not self._stopping:
-                self._replace_dead()
-            elif monotonic() > self._kill_at:
+        for number in range(1, self._options.processes + 1):
+            if not self._is_stopping:
+                self._places.append(_Place(f"{self._options.name}-{number}", self._spawn))
+        while not self._is_stopping or any(place.process.is_alive() for place in self._places):
+            multiprocessing.connection.wait([place.process.sentinel for place in self._places], timeout=0.2)
+            for place in self._places:
+                if not self._is_stopping:
+                    place.refill()
+                elif not place.was_told:  # the signal came while this process was being spawned
+                    place.tell(signal.SIGTERM)
+            if monotonic() > self._kill_at:
                 self._kill()
         return 0
 
     def _kill(self) -> None:
         """Those whose event loop is blocked, or whose handlers swallow their cancellation. Their leases run out."""
         self._kill_at = float("inf")
-        for process in self._hands.values():
-            if process.is_alive():
-                log.error("a worker process does not stop, killing it", extra={"worker": process.name})
-                _tell(process, signal.SIGKILL)
+        for place in self._places:
+            if place.process.is_alive():
+                log.error("a worker process does not stop, killing it", extra={"worker": place.process.name})
+                place.tell(signal.SIGKILL)
 
-    def _spawn(self, index: int) -> None:
-        if self._stopping:
-            return
-        options = replace(self._options, name=f"{self._options.name}-{index + 1}", processes=1)
-        process = self._context.Process(target=_child, args=(self._dsn, options, os.getpid()), name=options.name)
+    def _spawn(self, name: str) -> BaseProcess:
+        options = replace(self._options, name=name, processes=1)
+        process = self._context.Process(target=_child, args=(self._dsn, options, os.getpid()), name=name)
         process.start()
-        self._hands[index] = process
-        self._started[index] = monotonic()
-        if self._stopping:  # the signal came while the process was not on the list
-            _tell(process, signal.SIGTERM)
-
-    def _replace_dead(self) -> None:
-        for index, process in list(self._hands.items()):
-            if process.is_alive():
-                continue
-            if index not in self._restart_at:
-                quick = monotonic() - self._started[index] < SETTLED_AFTER
-                pause = min(self._pauses.get(index, 0.5) * 2, _SLOWEST_RESTART) if quick else 0.0
-                self._pauses[index] = pause or 0.5
-                self._restart_at[index] = monotonic() + pause
-                log.error(
-                    "a worker process died, replacing it",
-                    extra={"worker": process.name, "exit_code": process.exitcode, "in_seconds": pause},
-                )
-            if monotonic() >= self._restart_at[index]:
-                del self._restart_at[index]
-                self._spawn(index)
-
-
-def _tell(process: BaseProcess, number: int) -> None:
-    if process.pid is not None and process.exitcode is None:
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, number)
+        return process
 
 
 def _child(dsn: str, options: Options, supervisor: int) -> None:
@@ -115,10 +127,9 @@ def _child(dsn: str, options: Options, supervisor: int) -> None:
 
     # A group of its own, so that Ctrl-C reaches it through the supervisor alone, and once.
     os.setpgid(0, 0)
-    os.environ["PGQUEUE_SUPERVISOR"] = str(supervisor)
     logs.configure(options.log_format, options.log_level)
     try:
-        raise SystemExit(run(dsn, options))
+        raise SystemExit(run(dsn, options, supervisor))
     except PgqueueError as error:
         log.error(str(error))
         raise SystemExit(1) from None

@@ -82,13 +82,13 @@ class Threads:
         self._count = count
         self._started = 0
         self._idle = 0
-        self._inbox: SimpleQueue[Run | None] = SimpleQueue()
+        self._inbox: SimpleQueue[Run] = SimpleQueue()
         self._lock = threading.Lock()
 
     def start(self, function: Callable[[], Any]) -> Run:
         run = Run(function, asyncio.get_running_loop())
         with self._lock:
-            if self._idle == 0 and self._started < self._count:
+            if self._idle <= 0 and self._started < self._count:
                 self._started += 1
                 threading.Thread(target=self._work, name="pgqueue-hand", daemon=True).start()
             else:
@@ -97,16 +97,16 @@ class Threads:
         return run
 
     def abandon(self, run: Run) -> None:
+        # How it ends in the end is nobody's business any more.
+        run.future.add_done_callback(lambda future: future.cancelled() or future.exception())
         with self._lock:
             run.is_abandoned = True
             self._count += 1
 
     def _work(self) -> None:
-        while (run := self._inbox.get()) is not None:
-            try:
-                run.execute()
-            except JobInterrupted:  # struck between the handler's end and the clearing
-                run._report(run._fail, JobInterrupted())
+        while True:
+            run = self._inbox.get()
+            run.execute()
             with self._lock:
                 if run.is_abandoned:
                     self._count -= 1
