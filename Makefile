@@ -9,7 +9,7 @@ demo: .venv/.ready
 	$(BIN)/pgqueue demo
 
 test: .venv/.ready
-	$(BIN)/pytest $(TESTS)
+	$(BIN)/pytest --numprocesses 2 --durations 15 $(TESTS)
 
 check: .venv/.ready
 	$(BIN)/ruff check
@@ -21,9 +21,10 @@ check: .venv/.ready
 schema: .venv/.ready
 	$(BIN)/python -m tests.schema_dump docs/schema.sql
 
-# After a change of the dependencies in pyproject.toml.
-lock: .venv/.ready
-	$(if $(UV),,$(BIN)/pip install --quiet uv)
+# After a change of the dependencies in pyproject.toml. Not after .ready, which a stale lock keeps from being made.
+lock:
+	test -x $(BIN)/python || python3 -m venv .venv
+	$(if $(UV),,$(BIN)/python -m pip install --quiet uv)
 	$(or $(UV),$(BIN)/uv) lock --default-index https://pypi.org/simple
 
 # uv takes the committed lock. Plain pip takes the newest versions, and reads the group "dev" from pip 25.1 on.
