@@ -103,6 +103,7 @@ CREATE FUNCTION pgqueue.bury(id bigint, attempt integer DEFAULT NULL::integer, r
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -136,6 +137,7 @@ CREATE FUNCTION pgqueue.cancel(id bigint, reason text DEFAULT NULL::text) RETURN
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -180,6 +182,7 @@ CREATE FUNCTION pgqueue.cancel_held(id bigint, attempt integer, reason text) RET
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -361,6 +364,7 @@ CREATE FUNCTION pgqueue.complete(id bigint, attempt integer, result jsonb DEFAUL
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -384,6 +388,7 @@ CREATE FUNCTION pgqueue.complete_many(ids bigint[], attempts integer[], results 
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -439,6 +444,7 @@ CREATE FUNCTION pgqueue.drop_leases(leases bigint[]) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
     with empty as materialized (
         select l.id from pgqueue.lease l
@@ -483,6 +489,7 @@ CREATE FUNCTION pgqueue.end_attempt(job pgqueue.job, outcome text, error jsonb, 
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -503,6 +510,7 @@ CREATE FUNCTION pgqueue.enqueue(task text, args jsonb DEFAULT '{}'::jsonb, queue
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -663,6 +671,7 @@ CREATE FUNCTION pgqueue.exhume(dead pgqueue.dead_letter) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -688,6 +697,7 @@ CREATE FUNCTION pgqueue.extend(id bigint, attempt integer, lease interval DEFAUL
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -721,6 +731,7 @@ CREATE FUNCTION pgqueue.fail(id bigint, attempt integer, error jsonb, retry_in i
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -821,6 +832,7 @@ CREATE FUNCTION pgqueue.keep_held(ids bigint[], attempts integer[], lease interv
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     AS $$
@@ -859,6 +871,7 @@ CREATE FUNCTION pgqueue.kick(id bigint) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -882,6 +895,7 @@ CREATE FUNCTION pgqueue.kick_many(queue text, max_jobs integer DEFAULT 1) RETURN
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -978,6 +992,7 @@ CREATE FUNCTION pgqueue.next_due(queue text, moment timestamp with time zone) RE
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET enable_bitmapscan TO 'off'
     AS $$
 #variable_conflict use_column
@@ -1070,6 +1085,7 @@ CREATE FUNCTION pgqueue.reap(max_jobs integer DEFAULT 1000) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     AS $$
@@ -1204,6 +1220,7 @@ CREATE FUNCTION pgqueue.release(id bigint, attempt integer, delay interval DEFAU
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -1266,6 +1283,7 @@ CREATE FUNCTION pgqueue.settle_cancelled(job pgqueue.job, outcome text, error js
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 begin

@@ -174,6 +174,14 @@ def test_every_verb_by_named_arguments(db: Database) -> None:
     assert db.value("select state from pgqueue.jobs where id = %s", id) == "succeeded"
 
 
+def test_a_function_that_pins_its_paths_is_never_compiled(db: Database) -> None:
+    """A path that is switched off costs 1e10 on paper, which is far above jit_above_cost."""
+    assert not db.all(
+        "select proname from pg_proc where pronamespace = 'pgqueue'::regnamespace"
+        " and 'enable_seqscan=off' = any (proconfig) and not 'jit=off' = any (proconfig)"
+    )
+
+
 def test_a_search_path_of_the_caller_changes_nothing(db: Database) -> None:
     """An operator planted before pg_catalog must not be picked up."""
     db.execute("create schema evil")

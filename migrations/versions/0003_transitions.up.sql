@@ -1,7 +1,8 @@
 -- Moves out of running, fenced by (id, attempt).
 -- Locks are taken in one order everywhere: job first, then its lease. Whoever holds a lease row and wants its jobs
 -- (the reaper) skips locked jobs instead of waiting. Planner settings are pinned: a move goes by primary key,
--- whatever the statistics say.
+-- whatever the statistics say. jit goes with enable_seqscan: before PostgreSQL 18 a path that is switched off costs 1e10
+-- on paper, which is enough for a compilation, tens of milliseconds, at every call that has no other path.
 
 -- Raises PQ409 where the job exists and PQ404 where it does not. Called once a move has found nothing to move.
 create function pgqueue.refuse(id bigint, verb text, attempt integer default null) returns void
@@ -44,6 +45,7 @@ create function pgqueue.end_attempt(job pgqueue.job, outcome text, error jsonb, 
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -96,6 +98,7 @@ create function pgqueue.complete(id bigint, attempt integer, result jsonb defaul
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -120,6 +123,7 @@ create function pgqueue.complete_many(ids bigint[], attempts integer[], results 
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
@@ -165,6 +169,7 @@ create function pgqueue.drop_leases(leases bigint[]) returns void
 language sql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
     with empty as materialized (
         select l.id from pgqueue.lease l
@@ -180,6 +185,7 @@ create function pgqueue.settle_cancelled(job pgqueue.job, outcome text, error js
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -195,6 +201,7 @@ create function pgqueue.fail(id bigint, attempt integer, error jsonb, retry_in i
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -235,6 +242,7 @@ create function pgqueue.release(id bigint, attempt integer, delay interval defau
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -273,6 +281,7 @@ create function pgqueue.bury(id bigint, attempt integer default null, reason tex
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare

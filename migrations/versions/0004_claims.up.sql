@@ -131,6 +131,7 @@ create function pgqueue.extend(id bigint, attempt integer, lease interval defaul
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -168,6 +169,7 @@ create function pgqueue.keep_held(ids bigint[], attempts integer[], lease interv
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
@@ -208,6 +210,7 @@ create function pgqueue.reap(max_jobs integer default 1000) returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
@@ -265,6 +268,7 @@ create function pgqueue.next_due(queue text, moment timestamptz) returns timesta
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 set enable_bitmapscan = off
 as $$
 #variable_conflict use_column

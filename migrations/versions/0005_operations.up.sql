@@ -15,6 +15,7 @@ create function pgqueue.exhume(dead pgqueue.dead_letter) returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -39,6 +40,7 @@ create function pgqueue.kick(id bigint) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -61,6 +63,7 @@ create function pgqueue.kick_many(queue text, max_jobs integer default 1) return
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -89,6 +92,7 @@ create function pgqueue.cancel(id bigint, reason text default null) returns text
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -133,6 +137,7 @@ create function pgqueue.cancel_held(id bigint, attempt integer, reason text) ret
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
