@@ -18,7 +18,8 @@ from pgqueue.worker.service import Service
 @asynccontextmanager
 async def working(dsn: str, tasks: Tasks, **options: Any) -> AsyncIterator[Dispatcher]:
     """Runs jobs while the block does; polls every 50 ms, without a listener."""
-    chosen = Options(target="inline", name="inline", listen=False, poll_interval=timedelta(milliseconds=50), **options)
+    defaults = {"listen": False, "poll_interval": timedelta(milliseconds=50)}
+    chosen = Options(target="inline", name="inline", **(defaults | options))
     pools = Pools(dsn, chosen.concurrency, prepare=True)
     dispatcher = Dispatcher(dsn, chosen, tasks, pools.connections)
     keeper = Service("lease keeper", dsn, timedelta(milliseconds=100), dispatcher.keeper.tick)

@@ -12,6 +12,7 @@ import pytest
 import pgqueue
 from pgqueue import Job, Queue, Tasks
 from pgqueue.errors import StaleAttempt
+from pgqueue.worker.dispatcher import FIRST_NAP, Dispatcher
 
 from .clusters import Cluster
 from .conftest import Database
@@ -375,3 +376,29 @@ def test_arguments_that_python_cannot_read_bury_their_job_alone(committed: Datab
     rows = committed.all("select state, left(reason, 28) as reason from pgqueue.jobs order by id")
     unreadable = {"state": "buried", "reason": "the arguments cannot be read"}
     assert rows == [unreadable, unreadable, {"state": "succeeded", "reason": None}]
+
+
+def test_after_a_due_time_that_brings_nothing_the_worker_looks_again_soon(
+    committed: Database, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit in that moment notifies nobody: the worker has said that it looks by itself."""
+    naps: list[float] = []
+    wait = Dispatcher._wait
+
+    async def wait_and_tell(self: Dispatcher, seconds: float) -> None:
+        naps.append(seconds)
+        await wait(self, seconds)
+
+    def after_the_cut_nap() -> float | None:
+        cut = next((n for n in range(1, len(naps)) if naps[n] != 2 * naps[n - 1]), len(naps))
+        return naps[cut + 1] if cut + 1 < len(naps) else None
+
+    monkeypatch.setattr(Dispatcher, "_wait", wait_and_tell)
+    committed.execute("select pgqueue.pause('default', '0.5 s')")
+
+    async def sleep_past_the_pause() -> None:
+        async with working(dsn, Tasks(), listen=True, poll_interval=timedelta(seconds=30)):
+            await until(after_the_cut_nap)
+
+    asyncio.run(sleep_past_the_pause())
+    assert after_the_cut_nap() == FIRST_NAP

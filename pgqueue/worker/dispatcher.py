@@ -227,8 +227,11 @@ class Dispatcher:
                 # What was committed before the flag was seen gets found by claiming once more.
                 self._is_asleep = True
                 return
-            if due is not None:
-                nap = min(nap, max(due.total_seconds(), 0.0))
+            if due is not None and due.total_seconds() < nap:
+                # Past that time nobody wakes this worker before it has written down the next one, so look soon again.
+                await self._wait(max(due.total_seconds(), 0.0))
+                self._nap = FIRST_NAP
+                return
         await self._wait(nap)
         self._nap = min(self._nap * 2, self._options.poll_interval.total_seconds())
 
