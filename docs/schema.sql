@@ -94,8 +94,7 @@ COMMENT ON FUNCTION pgqueue.archive(job pgqueue.job, state text, result jsonb, r
 
 CREATE FUNCTION pgqueue.backoff(retry integer) RETURNS interval
     LANGUAGE sql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$ select make_interval(secs => least(power(retry, 4) + 15 + random() * 10 * (retry + 1), 365 * 86400)) $$;
+    RETURN make_interval(secs => LEAST(((power((retry)::double precision, (4)::double precision) + (15)::double precision) + ((random() * (10)::double precision) * ((retry + 1))::double precision)), ((365 * 86400))::double precision));
 
 COMMENT ON FUNCTION pgqueue.backoff(retry integer) IS 'Delay before the n-th retry, n from 0.';
 
@@ -201,6 +200,19 @@ $$;
 
 COMMENT ON FUNCTION pgqueue.cancel_held(id bigint, attempt integer, reason text) IS 'The attempt that holds a job ends it as cancelled.';
 
+CREATE FUNCTION pgqueue.check_ascending(ids bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if ids is distinct from array(select u.id from unnest(ids) as u(id) order by u.id) then
+        perform pgqueue.reject('ids are not in ascending order: sort them, and what goes with them');
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.check_ascending(ids bigint[]) IS 'Refuses ids that are out of order.';
+
 CREATE FUNCTION pgqueue.check_duration(name text, duration interval, zero_allowed boolean) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -215,6 +227,51 @@ end
 $$;
 
 COMMENT ON FUNCTION pgqueue.check_duration(name text, duration interval, zero_allowed boolean) IS 'Refuses a negative, endless or (unless allowed) zero duration.';
+
+CREATE FUNCTION pgqueue.check_jobs(jobs jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    r record;
+begin
+    select e.position, coalesce('has the unknown key "' || k.key || '"', 'is a JSON ' || jsonb_typeof(e.job)) as wrong into r
+      from jsonb_array_elements(jobs) with ordinality as e(job, position)
+      left join lateral jsonb_object_keys(case when jsonb_typeof(e.job) = 'object' then e.job else '{}' end) as k(key) on true
+     where jsonb_typeof(e.job) <> 'object'
+        or k.key <> all ('{task,args,queue,priority,delay,run_at,unique_key,max_failures,timeout,headers}')
+     limit 1;
+    if found then
+        perform pgqueue.reject(
+            format('job %s of the array %s: give an object with the keys task, args, queue, priority, delay, run_at, '
+                   'unique_key, max_failures, timeout, headers', r.position, r.wrong));
+    end if;
+    begin
+        select e.position, f.fault into r
+          from jsonb_array_elements(jobs) with ordinality as e(job, position),
+               jsonb_to_record(e.job) as j(task text, args jsonb, queue text, priority integer, delay interval,
+                   run_at timestamptz, unique_key text, max_failures integer, timeout interval, headers jsonb),
+               pgqueue.fault_of(j.task, j.args, j.queue, j.priority, j.delay, j.run_at, j.unique_key, j.max_failures,
+                                j.timeout, j.headers) as f(fault)
+         where f.fault is not null
+         order by e.position
+         limit 1;
+    exception when data_exception then
+        perform pgqueue.reject(sqlerrm || ': give values of the types that pgqueue.enqueue takes');
+    end;
+    if r.fault is not null then
+        perform pgqueue.reject(format('in job %s of the array, %s', r.position, r.fault));
+    end if;
+    -- Those with a key need no room where it is taken: enqueue looks at each.
+    perform pgqueue.check_room(coalesce(e.job ->> 'queue', 'default'), max(octet_length(e.job ->> 'args')), 0)
+       from jsonb_array_elements(jobs) as e(job)
+      where e.job ->> 'unique_key' is null
+      group by coalesce(e.job ->> 'queue', 'default');
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.check_jobs(jobs jsonb) IS 'Refuses an array of new jobs with what is wrong in it, where something is.';
 
 CREATE FUNCTION pgqueue.check_room(queue text, largest_args bigint, new_jobs bigint) RETURNS void
     LANGUAGE plpgsql
@@ -269,20 +326,22 @@ begin
     return query
     select c.id, c.attempt, c.task, c.args, c.headers, c.queue, c.priority, c.run_at, c.enqueued_at, c.failures,
            c.losses, c.timeout, c.lease_expires_at
-      from pgqueue.claim_from(claim.queue, max_jobs, lease, holder) c;
+      from pgqueue.claim_from(array[claim.queue], max_jobs, lease, holder) c
+     order by c.priority, c.run_at, c.id;
     get diagnostics found_jobs = row_count;
     if found_jobs < max_jobs and pgqueue.reap() > 0 then
         return query
         select c.id, c.attempt, c.task, c.args, c.headers, c.queue, c.priority, c.run_at, c.enqueued_at, c.failures,
                c.losses, c.timeout, c.lease_expires_at
-          from pgqueue.claim_from(claim.queue, max_jobs - found_jobs, lease, holder) c;
+          from pgqueue.claim_from(array[claim.queue], max_jobs - found_jobs, lease, holder) c
+         order by c.priority, c.run_at, c.id;
     end if;
 end
 $$;
 
 COMMENT ON FUNCTION pgqueue.claim(queue text, max_jobs integer, lease interval, worker text) IS 'Takes up to max_jobs ready jobs, most urgent first, under a lease; each row is one attempt.';
 
-CREATE FUNCTION pgqueue.claim_from(queue text, max_jobs integer, lease interval, worker text, priorities smallint[] DEFAULT NULL::smallint[], run_ats timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], ids bigint[] DEFAULT NULL::bigint[]) RETURNS SETOF pgqueue.claimed_with_lease
+CREATE FUNCTION pgqueue.claim_from(queues text[], max_jobs integer, lease interval, worker text, priorities smallint[] DEFAULT NULL::smallint[], run_ats timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], ids bigint[] DEFAULT NULL::bigint[]) RETURNS SETOF pgqueue.claimed_with_lease
     LANGUAGE plpgsql ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -294,69 +353,71 @@ CREATE FUNCTION pgqueue.claim_from(queue text, max_jobs integer, lease interval,
     AS $$
 #variable_conflict use_column
 declare
-    moment      timestamptz := pgqueue.clock();
-    wanted      integer := max_jobs;
-    found_jobs  integer;
-    at_priority smallint;
-    mark_run_at timestamptz := '-infinity';
-    mark_id     bigint := 0;
-    turn        integer := 0;
-    new_lease   bigint;
+    moment    timestamptz := pgqueue.clock();
+    paused    text[] := array(select q.name from pgqueue.queue q where q.paused_until > moment);
+    picked    bigint[];
+    new_lease bigint;
 begin
-    if exists (select from pgqueue.queue q where q.name = claim_from.queue and q.paused_until > moment) then
+    if priorities is not null then
+        picked := array(
+            select j.id
+              from unnest(queues, priorities, run_ats, claim_from.ids) as mark(queue, priority, run_at, id)
+             cross join lateral (
+                   select j.id from pgqueue.job j
+                    where j.queue = mark.queue and j.priority = mark.priority and j.state = 'ready'
+                      and (j.run_at, j.id) >= (mark.run_at, mark.id) and j.run_at <= moment
+                      and mark.queue <> all (paused)
+                    order by j.queue, j.priority, j.run_at, j.id
+                    limit max_jobs
+                      for update skip locked) j
+             limit max_jobs);
+    else
+        picked := array(
+            select j.id
+              from unnest(queues) as sought(queue)
+             cross join lateral (
+                   with recursive used (priority) as (
+                       select (select j.priority from pgqueue.job j
+                                where j.queue = sought.queue and j.state = 'ready' and sought.queue <> all (paused)
+                                order by j.queue, j.priority, j.run_at, j.id
+                                limit 1)
+                        union all
+                       select (select j.priority from pgqueue.job j
+                                where j.queue = sought.queue and j.state = 'ready' and j.priority > u.priority
+                                order by j.queue, j.priority, j.run_at, j.id
+                                limit 1)
+                         from used u
+                        where u.priority is not null)
+                   select u.priority from used u where u.priority is not null) used
+             cross join lateral (
+                   select j.id from pgqueue.job j
+                    where j.queue = sought.queue and j.priority = used.priority and j.state = 'ready'
+                      and j.run_at <= moment
+                    order by j.queue, j.priority, j.run_at, j.id
+                    limit max_jobs
+                      for update skip locked) j
+             limit max_jobs);
+    end if;
+    if picked = '{}' then
         return;
     end if;
-    while wanted > 0 loop
-        if priorities is not null then
-            turn := turn + 1;
-            exit when turn > cardinality(priorities);
-            at_priority := priorities[turn];
-            mark_run_at := run_ats[turn];
-            mark_id := claim_from.ids[turn];
-        else
-            select j.priority into at_priority from pgqueue.job j
-             where j.queue = claim_from.queue and j.state = 'ready'
-               and j.priority > coalesce(at_priority, -32769)
-             order by j.queue, j.priority, j.run_at, j.id
-             limit 1;
-            exit when not found;
-        end if;
-        new_lease := nextval('pgqueue.lease_id_seq');
-        return query
-        with picked as materialized (
-            select j.id from pgqueue.job j
-             where j.queue = claim_from.queue and j.priority = at_priority and j.state = 'ready'
-               and (j.run_at, j.id) >= (mark_run_at, mark_id)
-               and j.run_at <= moment
-             order by j.queue, j.priority, j.run_at, j.id
-             limit wanted
-               for update skip locked
-        ), moved as (
-            update pgqueue.job j
-               set state = 'running', attempt = j.attempt + 1, lease_id = new_lease
-             where j.id = any (array(select p.id from picked p))
-            returning j.*
-        ), leased as (
-            insert into pgqueue.lease (id, worker, claimed_at, expires_at, job_ids)
-            select new_lease, claim_from.worker, moment, moment + claim_from.lease, array_agg(m.id) from moved m
-            having count(*) > 0
-        )
-        select m.id, m.attempt, m.task, m.args, m.headers, m.queue, m.priority::integer, m.run_at, m.enqueued_at,
-               m.failures, m.losses, m.timeout, moment + claim_from.lease, new_lease
-          from moved m
-         order by m.run_at, m.id;
-        get diagnostics found_jobs = row_count;
-        wanted := wanted - found_jobs;
-    end loop;
+    insert into pgqueue.lease as l (worker, claimed_at, expires_at, job_ids)
+    values (claim_from.worker, moment, moment + claim_from.lease, picked)
+    returning l.id into new_lease;
+    return query
+    update pgqueue.job j
+       set state = 'running', attempt = j.attempt + 1, lease_id = new_lease
+     where j.id = any (picked)
+    returning j.id, j.attempt, j.task, j.args, j.headers, j.queue, j.priority::integer, j.run_at, j.enqueued_at,
+              j.failures, j.losses, j.timeout, moment + claim_from.lease, new_lease;
 end
 $$;
 
-COMMENT ON FUNCTION pgqueue.claim_from(queue text, max_jobs integer, lease interval, worker text, priorities smallint[], run_ats timestamp with time zone[], ids bigint[]) IS 'What pgqueue''s own worker calls: a claim that starts at marks, or sweeps.';
+COMMENT ON FUNCTION pgqueue.claim_from(queues text[], max_jobs integer, lease interval, worker text, priorities smallint[], run_ats timestamp with time zone[], ids bigint[]) IS 'What pgqueue''s own worker calls: a claim that starts at marks, or sweeps.';
 
 CREATE FUNCTION pgqueue.clock() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$ select clock_timestamp() $$;
+    RETURN clock_timestamp();
 
 COMMENT ON FUNCTION pgqueue.clock() IS 'The clock that every move reads, once.';
 
@@ -384,7 +445,7 @@ $$;
 
 COMMENT ON FUNCTION pgqueue.complete(id bigint, attempt integer, result jsonb) IS 'A worker has done the job; PQ409 if it no longer holds it.';
 
-CREATE FUNCTION pgqueue.complete_many(ids bigint[], attempts integer[], results jsonb[], leases bigint[]) RETURNS SETOF bigint
+CREATE FUNCTION pgqueue.complete_many(ids bigint[], attempts integer[], results jsonb, leases bigint[]) RETURNS SETOF bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -395,39 +456,38 @@ CREATE FUNCTION pgqueue.complete_many(ids bigint[], attempts integer[], results 
     AS $$
 #variable_conflict use_column
 declare
-    moment timestamptz := pgqueue.clock();
+    moment    timestamptz := pgqueue.clock();
+    completed bigint[];
 begin
-    return query
-    -- offset 0 keeps the look at job a look-up by id for each row, and the delete goes by an array: as a join, a plan
-    -- made while the table was empty would read all of it for ever. id = any beside a join is quadratic in the batch.
-    -- The books are written from what was locked, so an attempt named twice must be locked once.
-    with mine as materialized (
-        select j.*, d.result
-          from (select distinct on (u.id, u.attempt) u.* from unnest(ids, attempts, results) as u(id, attempt, result)) d
-         cross join lateral (
-               select j.* from pgqueue.job j
-                where j.id = d.id and j.attempt = d.attempt and j.state = 'running'
-               offset 0
-                  for update) j
-    ), gone as (
-        delete from pgqueue.job j where j.id = any (array(select m.id from mine m))
-    ), held as (
-        select m.*, l.worker, l.claimed_at from mine m left join pgqueue.lease l on l.id = m.lease_id
-    ), ended as (
-        insert into pgqueue.attempt (job_id, attempt, outcome, worker, started_at, finished_at)
-        select h.id, h.attempt, 'succeeded', coalesce(h.worker, 'unknown'), coalesce(h.claimed_at, moment), moment from held h
+    perform pgqueue.check_ascending(ids);
+    with gone as (
+        delete from pgqueue.job j
+         where j.id = any (ids) and j.state = 'running' and j.attempt = attempts[width_bucket(j.id, ids)]
+        returning j.id, j.run_at, j.enqueued_at, j.attempt, j.failures, j.losses, j.priority, j.queue, j.task, j.args,
+                  j.headers, j.lease_id
+    ), held as materialized (
+        select g.*, l.worker, l.claimed_at from gone g left join pgqueue.lease l on l.id = g.lease_id
     ), archived as (
         insert into pgqueue.job_history (id, run_at, enqueued_at, finished_at, attempt, failures, losses, priority,
                                          state, queue, task, args, headers, result, worker)
-        select h.id, h.run_at, h.enqueued_at, moment, h.attempt, h.failures, h.losses, h.priority,
-               'succeeded', h.queue, h.task, h.args, h.headers, h.result, h.worker from held h
+        select h.id, h.run_at, h.enqueued_at, moment, h.attempt, h.failures, h.losses, h.priority, 'succeeded', h.queue,
+               h.task, h.args, h.headers, nullif(results -> width_bucket(h.id, ids) - 1, 'null'), h.worker
+          from held h
+    ), ended as (
+        insert into pgqueue.attempt (job_id, attempt, outcome, worker, started_at, finished_at)
+        select h.id, h.attempt, 'succeeded', coalesce(h.worker, 'unknown'), coalesce(h.claimed_at, moment), moment
+          from held h
+        returning job_id
     )
-    select unnest(ids) except select m.id from mine m;
+    select coalesce(array_agg(e.job_id), '{}') into completed from ended e;
+    if cardinality(completed) < cardinality(ids) then
+        return query select unnest(ids) except select unnest(completed);
+    end if;
     perform pgqueue.drop_leases(leases);
 end
 $$;
 
-COMMENT ON FUNCTION pgqueue.complete_many(ids bigint[], attempts integer[], results jsonb[], leases bigint[]) IS 'Completes a batch; returns the ids that were refused.';
+COMMENT ON FUNCTION pgqueue.complete_many(ids bigint[], attempts integer[], results jsonb, leases bigint[]) IS 'Completes a batch; returns the ids that were refused.';
 
 CREATE FUNCTION pgqueue.deregister_worker(name text, session uuid) RETURNS void
     LANGUAGE sql
@@ -552,10 +612,13 @@ COMMENT ON FUNCTION pgqueue.enqueue(task text, args jsonb, queue text, priority 
 CREATE FUNCTION pgqueue.enqueue_many(jobs jsonb) RETURNS SETOF bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 declare
     moment timestamptz := pgqueue.clock();
+    added  bigint[];
     ids    bigint[];
     r      record;
 begin
@@ -563,55 +626,44 @@ begin
         perform pgqueue.reject(format('jobs is a JSON %s: give an array of objects, such as [{"task": "send"}]',
                                       coalesce(jsonb_typeof(jobs), 'null')));
     end if;
-    select e.position, coalesce('has the unknown key "' || k.key || '"', 'is a JSON ' || jsonb_typeof(e.job)) as wrong into r
-      from jsonb_array_elements(jobs) with ordinality as e(job, position)
-      left join lateral jsonb_object_keys(case when jsonb_typeof(e.job) = 'object' then e.job else '{}' end) as k(key) on true
-     where jsonb_typeof(e.job) <> 'object'
-        or k.key <> all ('{task,args,queue,priority,delay,run_at,unique_key,max_failures,timeout,headers}')
-     limit 1;
-    if found then
-        perform pgqueue.reject(
-            format('job %s of the array %s: give an object with the keys task, args, queue, priority, delay, run_at, '
-                   'unique_key, max_failures, timeout, headers', r.position, r.wrong));
+    if exists (select from pgqueue.queue q where q.max_waiting is not null) then
+        perform pgqueue.check_room(coalesce(e.job ->> 'queue', 'default'), 0, count(*))
+           from jsonb_array_elements(jobs) as e(job)
+          where e.job ->> 'unique_key' is null
+          group by coalesce(e.job ->> 'queue', 'default');
     end if;
     begin
-        select e.position, f.fault into r
-          from jsonb_array_elements(jobs) with ordinality as e(job, position),
-               jsonb_to_record(e.job) as j(task text, args jsonb, queue text, priority integer, delay interval,
-                   run_at timestamptz, unique_key text, max_failures integer, timeout interval, headers jsonb),
-               pgqueue.fault_of(j.task, j.args, j.queue, j.priority, j.delay, j.run_at, j.unique_key, j.max_failures,
-                                j.timeout, j.headers) as f(fault)
-         where f.fault is not null
-         order by e.position
-         limit 1;
+        with new as (
+            insert into pgqueue.job (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout)
+            select coalesce(j.queue, 'default'), j.task, coalesce(j.args, '{}'), coalesce(j.headers, '{}'),
+                   coalesce(j.priority, 0),
+                   greatest(moment, coalesce(j.run_at, moment + coalesce(j.delay, interval '0'))), moment,
+                   coalesce(j.max_failures, 25), j.timeout
+              from jsonb_array_elements(jobs) with ordinality as e(job, position)
+             cross join lateral jsonb_to_record(e.job) as j(task text, args jsonb, queue text, priority integer,
+                   delay interval, run_at timestamptz, unique_key text, max_failures integer, timeout interval, headers jsonb)
+              left join pgqueue.queue q on q.name = coalesce(j.queue, 'default')
+             where j.unique_key is null
+               and e.job - '{task,args,queue,priority,delay,run_at,unique_key,max_failures,timeout,headers}'::text[] = '{}'
+               and octet_length(coalesce(j.args, '{}')::text) <= coalesce(q.max_args_bytes, 1048576)
+               and pgqueue.fault_of(j.task, j.args, j.queue, j.priority, j.delay, j.run_at, j.unique_key, j.max_failures,
+                                    j.timeout, j.headers) is null
+             order by e.position
+            returning id)
+        select coalesce(array_agg(n.id order by n.id), '{}') into added from new n;
     exception when data_exception then
-        perform pgqueue.reject(sqlerrm || ': give values of the types that pgqueue.enqueue takes');
+        perform pgqueue.check_jobs(jobs);
+        raise;
     end;
-    if r.fault is not null then
-        perform pgqueue.reject(format('in job %s of the array, %s', r.position, r.fault));
+    if cardinality(added) = jsonb_array_length(jobs) then
+        return query select * from unnest(added);
+        return;
     end if;
-    -- Those with a key are checked below, one by one.
-    perform pgqueue.check_room(coalesce(e.job ->> 'queue', 'default'), max(octet_length(e.job ->> 'args')), count(*))
-       from jsonb_array_elements(jobs) as e(job)
-      where e.job ->> 'unique_key' is null
-      group by coalesce(e.job ->> 'queue', 'default');
-
-    select array_agg(case when e.job ->> 'unique_key' is null
-                          then nextval(pg_get_serial_sequence('pgqueue.job', 'id')) end order by e.position)
-      into ids
-      from jsonb_array_elements(jobs) with ordinality as e(job, position);
-
-    insert into pgqueue.job (id, queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout)
-    select ids[e.position], coalesce(j.queue, 'default'), j.task, coalesce(j.args, '{}'), coalesce(j.headers, '{}'),
-           coalesce(j.priority, 0),
-           greatest(moment, coalesce(j.run_at, moment + coalesce(j.delay, interval '0'))), moment,
-           coalesce(j.max_failures, 25), j.timeout
-      from jsonb_array_elements(jobs) with ordinality as e(job, position),
-           jsonb_to_record(e.job) as j(task text, args jsonb, queue text, priority integer, delay interval,
-               run_at timestamptz, max_failures integer, timeout interval, headers jsonb)
-     where ids[e.position] is not null
-     order by e.position;
-
+    perform pgqueue.check_jobs(jobs);
+    select array_agg(case when p.is_plain then added[p.rank] end order by p.position) into ids
+      from (select e.position, e.job ->> 'unique_key' is null as is_plain,
+                   count(*) filter (where e.job ->> 'unique_key' is null) over (order by e.position) as rank
+              from jsonb_array_elements(jobs) with ordinality as e(job, position)) p;
     for r in
         select e.position, j.*
           from jsonb_array_elements(jobs) with ordinality as e(job, position),
@@ -768,63 +820,102 @@ $$;
 
 COMMENT ON FUNCTION pgqueue.fail(id bigint, attempt integer, error jsonb, retry_in interval) IS 'A worker failed: the job is retried (ready), buried, or cancelled where that was asked for.';
 
-CREATE FUNCTION pgqueue.fall_asleep(worker text, queues text[]) RETURNS interval
+CREATE FUNCTION pgqueue.fail_many(ids bigint[], attempts integer[], errors jsonb, retry_ins double precision[], leases bigint[]) RETURNS SETOF bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+    moment  timestamptz := pgqueue.clock();
+    failed  bigint[];
+    queues  text[];
+    soonest timestamptz;
+    last    record;
+begin
+    perform pgqueue.check_ascending(ids);
+    with held as materialized (
+        select j.id, j.attempt, j.queue, l.worker, l.claimed_at, errors -> width_bucket(j.id, ids) - 1 as error
+          from pgqueue.job j
+          left join pgqueue.lease l on l.id = j.lease_id
+         where j.id = any (ids) and j.state = 'running' and j.attempt = attempts[width_bucket(j.id, ids)]
+           and j.failures < j.max_failures and j.cancel_requested_at is null
+         order by j.id
+           for update of j
+    ), retried as (
+        update pgqueue.job j
+           set state = 'ready', failures = j.failures + 1, lease_id = null,
+               run_at = moment + coalesce(make_interval(secs => retry_ins[width_bucket(j.id, ids)]),
+                                          pgqueue.backoff(j.failures))
+         where j.id = any (array(select h.id from held h))
+        returning j.id, j.queue, j.run_at
+    ), ended as (
+        insert into pgqueue.attempt (job_id, attempt, outcome, worker, started_at, finished_at, error)
+        select h.id, h.attempt, case when h.error @> '{"timed_out": true}' then 'timed_out' else 'failed' end,
+               coalesce(h.worker, 'unknown'), coalesce(h.claimed_at, moment), moment, h.error
+          from held h
+    )
+    select coalesce(array_agg(r.id), '{}'), array_agg(distinct r.queue), min(r.run_at) into failed, queues, soonest
+      from retried r;
+    perform pgqueue.wake(u.queue, soonest) from unnest(queues) as u(queue);
+    if cardinality(failed) < cardinality(ids) then
+        for last in
+            select j.id, j.attempt, width_bucket(j.id, ids) as place
+              from pgqueue.job j
+             where j.id = any (ids) and j.state = 'running' and j.attempt = attempts[width_bucket(j.id, ids)]
+             order by j.id
+               for update
+        loop
+            perform pgqueue.fail(last.id, last.attempt, errors -> last.place - 1,
+                                 make_interval(secs => retry_ins[last.place]));
+            failed := failed || last.id;
+        end loop;
+        return query select unnest(ids) except select unnest(failed);
+    end if;
+    perform pgqueue.drop_leases(leases);
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.fail_many(ids bigint[], attempts integer[], errors jsonb, retry_ins double precision[], leases bigint[]) IS 'Fails a batch; returns the ids that were refused.';
+
+CREATE FUNCTION pgqueue.fall_asleep(worker text, queues text[], globs text[] DEFAULT '{}'::text[]) RETURNS interval
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
 declare
-    moment   timestamptz := pgqueue.clock();
-    this     text;
-    paused   timestamptz;
-    due      timestamptz;
-    earliest timestamptz;
+    moment timestamptz := pgqueue.clock();
+    coming timestamptz;
 begin
-    foreach this in array queues loop
-        select q.paused_until into paused from pgqueue.queue q where q.name = this and q.paused_until > moment;
-        due := coalesce(paused, pgqueue.next_due(this, moment));
-        earliest := least(earliest, due);
-        due := case when paused is not null then '-infinity' else coalesce(due, 'infinity') end;
-        if not exists (select from pgqueue.asleep a
-                        where a.worker = fall_asleep.worker and a.queue = this and a.next_run_at = due) then
-            insert into pgqueue.asleep as a (worker, queue, next_run_at) values (fall_asleep.worker, this, due)
-            on conflict (worker, queue) do update set next_run_at = excluded.next_run_at;
-        end if;
-    end loop;
-    return earliest - moment;
+    with due as (
+        select u.queue, coalesce(q.paused_until, pgqueue.next_due(u.queue, moment)) as run_at,
+               case when q.paused_until is not null then timestamptz '-infinity' end as knows_of
+          from unnest(queues) as u(queue)
+          left join pgqueue.queue q on q.name = u.queue and q.paused_until > moment
+         union all
+        select g.glob, (select min(pgqueue.next_due(r.queue, moment)) from pgqueue.ready_queues() as r(queue)
+                         where r.queue like g.glob escape ''), null
+          from unnest(globs) as g(glob)
+    ), written as (
+        insert into pgqueue.asleep (worker, queue, next_run_at)
+        select fall_asleep.worker, d.queue, coalesce(d.knows_of, d.run_at, 'infinity') from due d
+        except select a.worker, a.queue, a.next_run_at from pgqueue.asleep a where a.worker = fall_asleep.worker
+        on conflict (worker, queue) do update set next_run_at = excluded.next_run_at
+    )
+    select min(d.run_at) into coming from due d;
+    return coming - moment;
 end
 $$;
 
-COMMENT ON FUNCTION pgqueue.fall_asleep(worker text, queues text[]) IS 'Marks a worker asleep; returns how long until the next due job.';
+COMMENT ON FUNCTION pgqueue.fall_asleep(worker text, queues text[], globs text[]) IS 'Marks a worker asleep; returns how long until the next due job.';
 
 CREATE FUNCTION pgqueue.fault_of(task text, args jsonb, queue text, priority integer, delay interval, run_at timestamp with time zone, unique_key text, max_failures integer, timeout interval, headers jsonb) RETURNS text
     LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-    select case
-        when task is null or task = '' then 'task is empty: name the task to run'
-        when length(task) > 500 then format('task has %s characters: at most 500 fit', length(task))
-        when queue = '' then 'queue is empty: name a queue, such as ''default'''
-        when length(queue) > 200 then format('queue has %s characters: at most 200 fit', length(queue))
-        when jsonb_typeof(args) <> 'object'
-            then format('args is a JSON %s: give an object, such as {"user_id": 7}', jsonb_typeof(args))
-        when jsonb_typeof(headers) <> 'object'
-            then format('headers is a JSON %s: give an object, such as {"trace": "a1"}', jsonb_typeof(headers))
-        when priority not between -32768 and 32767
-            then format('priority is %s: give a whole number from -32768 (first) to 32767 (last)', priority)
-        when delay is not null and run_at is not null then 'delay and run_at are both given: give one of them'
-        when delay < interval '0' or delay > interval '100 years'
-            then format('delay is %s: give a duration from 0 to 100 years', delay)
-        when not isfinite(run_at) or run_at > '9999-12-30 00:00:00+00'
-            then format('run_at is %s: give a date before the end of the year 9999', run_at)
-        when max_failures < 0 then format('max_failures is %s: give 0 (bury at once) or more', max_failures)
-        when timeout <= interval '0' or timeout > interval '100 years'
-            then format('timeout is %s: give a duration above 0 and up to 100 years, or null for none', timeout)
-        when unique_key = '' then 'unique_key is empty: give a key, or null for none'
-        when octet_length(unique_key) > 2000
-            then format('unique_key has %s bytes: at most 2000 fit; hash it', octet_length(unique_key))
-    end
-$$;
+    RETURN CASE WHEN ((task IS NULL) OR (task = ''::text)) THEN 'task is empty: name the task to run'::text WHEN (length(task) > 500) THEN format('task has %s characters: at most 500 fit'::text, length(task)) WHEN (queue = ''::text) THEN 'queue is empty: name a queue, such as ''default'''::text WHEN (length(queue) > 200) THEN format('queue has %s characters: at most 200 fit'::text, length(queue)) WHEN (jsonb_typeof(args) <> 'object'::text) THEN format('args is a JSON %s: give an object, such as {"user_id": 7}'::text, jsonb_typeof(args)) WHEN (jsonb_typeof(headers) <> 'object'::text) THEN format('headers is a JSON %s: give an object, such as {"trace": "a1"}'::text, jsonb_typeof(headers)) WHEN ((priority < '-32768'::integer) OR (priority > 32767)) THEN format('priority is %s: give a whole number from -32768 (first) to 32767 (last)'::text, priority) WHEN ((delay IS NOT NULL) AND (run_at IS NOT NULL)) THEN 'delay and run_at are both given: give one of them'::text WHEN ((delay < '00:00:00'::interval) OR (delay > '100 years'::interval)) THEN format('delay is %s: give a duration from 0 to 100 years'::text, delay) WHEN ((NOT isfinite(run_at)) OR (run_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) THEN format('run_at is %s: give a date before the end of the year 9999'::text, run_at) WHEN (max_failures < 0) THEN format('max_failures is %s: give 0 (bury at once) or more'::text, max_failures) WHEN ((timeout <= '00:00:00'::interval) OR (timeout > '100 years'::interval)) THEN format('timeout is %s: give a duration above 0 and up to 100 years, or null for none'::text, timeout) WHEN (unique_key = ''::text) THEN 'unique_key is empty: give a key, or null for none'::text WHEN (octet_length(unique_key) > 2000) THEN format('unique_key has %s bytes: at most 2000 fit; hash it'::text, octet_length(unique_key)) ELSE NULL::text END;
 
 COMMENT ON FUNCTION pgqueue.fault_of(task text, args jsonb, queue text, priority integer, delay interval, run_at timestamp with time zone, unique_key text, max_failures integer, timeout interval, headers jsonb) IS 'What is wrong with a new job, and the cure; null where nothing is.';
 
@@ -1081,6 +1172,26 @@ $$;
 
 COMMENT ON FUNCTION pgqueue.purge(queue text) IS 'Removes waiting jobs, which go to history as cancelled; returns how many.';
 
+CREATE FUNCTION pgqueue.ready_queues() RETURNS SETOF text
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+    with recursive used (queue) as (
+        (select j.queue from pgqueue.job j where j.state = 'ready' order by j.queue, j.priority, j.run_at, j.id limit 1)
+         union all
+        select (select j.queue from pgqueue.job j where j.state = 'ready' and j.queue > u.queue
+                 order by j.queue, j.priority, j.run_at, j.id
+                 limit 1)
+          from used u
+         where u.queue is not null)
+    select u.queue from used u where u.queue is not null
+$$;
+
+COMMENT ON FUNCTION pgqueue.ready_queues() IS 'The names of the queues that have ready jobs.';
+
 CREATE FUNCTION pgqueue.reap(max_jobs integer DEFAULT 1000) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1314,7 +1425,8 @@ CREATE FUNCTION pgqueue.wake(queue text, run_at timestamp with time zone) RETURN
     AS $$
 #variable_conflict use_column
 begin
-    if exists (select from pgqueue.asleep a where a.queue = wake.queue and a.next_run_at > wake.run_at) then
+    if exists (select from pgqueue.asleep a
+                where a.next_run_at > wake.run_at and (a.queue = wake.queue or wake.queue like a.queue escape '')) then
         perform pg_notify('pgqueue', wake.queue);
     end if;
 end
@@ -1352,6 +1464,8 @@ WITH (fillfactor='50');
 
 COMMENT ON TABLE pgqueue.asleep IS 'Who sleeps, and the next run_at it knows of: only something earlier needs to wake it.';
 
+COMMENT ON COLUMN pgqueue.asleep.queue IS 'A queue''s name, or a LIKE pattern without escapes, which may match a little more.';
+
 CREATE TABLE pgqueue.attempt (
     job_id bigint NOT NULL,
     started_at timestamp with time zone NOT NULL,
@@ -1384,7 +1498,7 @@ CREATE TABLE pgqueue.lease (
     worker text NOT NULL,
     job_ids bigint[] NOT NULL
 )
-WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500', autovacuum_vacuum_cost_delay='0');
+WITH (fillfactor='50', toast_tuple_target='8160', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500', autovacuum_vacuum_cost_delay='0');
 
 COMMENT ON TABLE pgqueue.lease IS 'Who holds which jobs until when; a job belongs to it only while job.lease_id agrees.';
 

@@ -12,6 +12,7 @@ import psycopg
 
 from . import calls, database
 from .bench_tasks import awaited, threaded
+from .client import Queue
 from .crew import Crew, crew, remove_traces
 from .errors import WorkerMisconfigured
 from .jobs import NewJob
@@ -107,14 +108,14 @@ def _workers(dsn: str, size: Size) -> AbstractContextManager[Crew]:
 
 def _enqueue(connection: psycopg.Connection[Any], function: AnyFunction, count: int) -> None:
     job: NewJob = task_of(function).new_job({})
-    database.run(connection, calls.enqueue_many([job] * count))
+    Queue(connection).enqueue_many([job] * count)
 
 
 def _wait_until_empty(connection: psycopg.Connection[Any], workers: Crew) -> None:
     while _value(connection, "select exists (select from pgqueue.job where queue = %s)", QUEUE):
         if all(worker.poll() is not None for worker in workers):
             raise WorkerMisconfigured("every worker process has ended before its jobs: see its log above")
-        sleep(0.02)
+        sleep(0.2)
 
 
 def _value(connection: psycopg.Connection[Any], sql: Any, *parameters: object) -> Any:

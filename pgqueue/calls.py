@@ -4,10 +4,11 @@ A call knows nothing of connections; database.run and database.run_async carry i
 documented in docs/sql.md and by their comments in the catalog.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Generic, LiteralString, TypeVar
+from operator import attrgetter, itemgetter
+from typing import Any, Generic, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
 
 from . import codec, parameters
@@ -16,7 +17,15 @@ from .jobs import ClaimedJob, JobError, JobId, JobRecord, JobState, NewJob
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
-Mark = tuple[datetime, int]
+
+
+class Mark(NamedTuple):
+    """The last claimed position of one priority of a queue."""
+
+    queue: str
+    priority: int
+    run_at: datetime
+    id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +64,44 @@ def enqueue(job: NewJob) -> Call[JobId]:
 
 
 def enqueue_many(jobs: Sequence[NewJob]) -> Call[list[JobId]]:
-    """All in one round trip; the ids come back in the order given."""
-    # What is left at its default is left out, which halves the JSON.
-    given = [{name: value for name, value in _fields(job).items() if value != _DEFAULTS[name]} for job in jobs]
+    """All in one statement; the ids come back in the order given."""
+    given = [_given(job) for job in jobs]
     return Call("select * from pgqueue.enqueue_many(%(jobs)s::jsonb)", _column, {"jobs": codec.encode(given, "jobs")})
 
 
-_DEFAULTS = asdict(NewJob(task=""))
+PORTION = 2000
+
+
+def enqueue_portions(jobs: Sequence[NewJob]) -> Iterator[Call[list[JobId]]]:
+    """As enqueue_many, in several statements: while the database adds one portion, the next is being encoded.
+
+    With unique keys it is one statement, which takes them in their order, lest two callers with the same keys deadlock.
+    """
+    portion = PORTION if all(_checked(job).unique_key is None for job in jobs) else max(len(jobs), 1)
+    for start in range(0, len(jobs), portion):
+        yield enqueue_many(jobs[start : start + portion])
+
+
+_NO_OPTIONS = {name: value for name, value in asdict(NewJob(task="")).items() if name not in ("task", "args", "queue")}
+_options_of = attrgetter(*_NO_OPTIONS)
+_NOTHING = tuple(_NO_OPTIONS.values())
+
+
+def _given(job: NewJob) -> dict[str, Any]:
+    """What is left at its default is left out, which halves the JSON; most jobs have no options at all."""
+    if _options_of(_checked(job)) == _NOTHING:
+        return {"task": job.task, "args": job.args, "queue": job.queue}
+    return {name: value for name, value in _fields(job).items() if value != _NO_OPTIONS.get(name, _NO_OPTIONS)}
+
+
+def _checked(job: NewJob) -> NewJob:
+    if not isinstance(job, NewJob):
+        raise InvalidInput(f"{job!r} is no NewJob: write NewJob(task=..., args=...)")
+    return job
 
 
 def _fields(job: NewJob) -> dict[str, Any]:
-    if not isinstance(job, NewJob):
-        raise InvalidInput(f"{job!r} is no NewJob: write NewJob(task=..., args=...)")
+    _checked(job)
     return {
         "task": job.task,
         "args": job.args,
@@ -94,12 +129,11 @@ def _claimed(rows: Sequence[Row]) -> list[ClaimedJob]:
 
 
 def _claimed_job(id: JobId, attempt: int, task: str, args: str, headers: str, *rest: Any) -> ClaimedJob:
-    unreadable = None
     try:
         read = (codec.decode(args, "the arguments"), codec.decode(headers, "the headers"))
+        return ClaimedJob(*(id, attempt, task), *read, *rest)
     except InvalidInput as error:
-        read, unreadable = ({}, {}), str(error)
-    return ClaimedJob(*(id, attempt, task, *read, *rest, unreadable))
+        return ClaimedJob(*(id, attempt, task, {}, {}, *rest, str(error)))
 
 
 def claim(queue: str, max_jobs: int, lease: timedelta, worker: str | None = None) -> Call[list[ClaimedJob]]:
@@ -117,23 +151,35 @@ def claim(queue: str, max_jobs: int, lease: timedelta, worker: str | None = None
     )
 
 
-def claim_from(
-    queue: str, max_jobs: int, lease: timedelta, worker: str, marks: dict[int, Mark] | None
-) -> Call[list[ClaimedJob]]:
-    """The claim of our own worker: from its marks (priority -> last claimed position), or None for a sweep."""
-    by_priority = sorted(marks.items()) if marks is not None else None
+def sweep(queues: Sequence[str], max_jobs: int, lease: timedelta, worker: str) -> Call[list[ClaimedJob]]:
+    """The claim of our own worker from the start of each queue, the first queue first."""
     return Call(
-        _CLAIMED + ", lease_id from pgqueue.claim_from(%(queue)s, %(max_jobs)s::int, %(lease)s, %(worker)s,"
-        " %(priorities)s::smallint[], %(run_ats)s::timestamptz[], %(ids)s::bigint[])",
+        _CLAIMED + ", lease_id from pgqueue.claim_from(%(queues)s::text[], %(max_jobs)s::int, %(lease)s, %(worker)s)",
         _claimed,
         {
-            "queue": queue,
+            "queues": list(queues),
             "max_jobs": max_jobs,
             "lease": parameters.duration("lease", lease),
             "worker": worker,
-            "priorities": None if by_priority is None else [priority for priority, _ in by_priority],
-            "run_ats": None if by_priority is None else [mark[0] for _, mark in by_priority],
-            "ids": None if by_priority is None else [mark[1] for _, mark in by_priority],
+        },
+    )
+
+
+def claim_from(marks: Sequence[Mark], max_jobs: int, lease: timedelta, worker: str) -> Call[list[ClaimedJob]]:
+    """The claim of our own worker from its marks, the first mark first."""
+    queues, priorities, run_ats, ids = zip(*marks, strict=True)
+    return Call(
+        _CLAIMED + ", lease_id from pgqueue.claim_from(%(queues)s::text[], %(max_jobs)s::int, %(lease)s, %(worker)s,"
+        " %(priorities)s::smallint[], %(run_ats)s::timestamptz[], %(ids)s::bigint[])",
+        _claimed,
+        {
+            "queues": list(queues),
+            "max_jobs": max_jobs,
+            "lease": parameters.duration("lease", lease),
+            "worker": worker,
+            "priorities": list(priorities),
+            "run_ats": list(run_ats),
+            "ids": list(ids),
         },
     )
 
@@ -156,17 +202,39 @@ def complete(id: JobId, attempt: int, result: object = None) -> Call[None]:
     )
 
 
-def complete_many(done: Sequence[tuple[JobId, int, Any]], empty_leases: Sequence[int]) -> Call[list[JobId]]:
-    """Each done is (id, attempt, result). Returns the ids that were refused."""
+def complete_many(done: Iterable[tuple[JobId, int, str | None]], empty_leases: Iterable[int]) -> Call[list[JobId]]:
+    """Each done is (id, attempt, result as JSON). Returns the ids that were refused."""
+    ids, attempts, results = zip(*sorted(done, key=itemgetter(0, 1)), strict=True)
     return Call(
-        "select * from pgqueue.complete_many(%(ids)s::bigint[], %(attempts)s::int[], %(results)s::jsonb[],"
+        "select * from pgqueue.complete_many(%(ids)s::bigint[], %(attempts)s::int[], %(results)s::jsonb,"
         " %(leases)s::bigint[])",
         _column,
         {
-            "ids": [id for id, _, _ in done],
-            "attempts": [attempt for _, attempt, _ in done],
-            "results": [parameters.result(result) for _, _, result in done],
-            "leases": list(empty_leases),
+            "ids": parameters.numbers(ids),
+            "attempts": parameters.numbers(attempts),
+            "results": parameters.in_step(results),
+            "leases": parameters.numbers(empty_leases),
+        },
+    )
+
+
+def fail_many(
+    failed: Iterable[tuple[JobId, int, JobError, timedelta | None]], empty_leases: Iterable[int]
+) -> Call[list[JobId]]:
+    """Each failed is (id, attempt, error, delay or None). Returns the ids that were refused."""
+    ids, attempts, errors, delays = zip(*sorted(failed, key=itemgetter(0, 1)), strict=True)
+    return Call(
+        "select * from pgqueue.fail_many(%(ids)s::bigint[], %(attempts)s::int[], %(errors)s::jsonb,"
+        " %(retry_ins)s::float8[], %(leases)s::bigint[])",
+        _column,
+        {
+            "ids": parameters.numbers(ids),
+            "attempts": parameters.numbers(attempts),
+            "errors": parameters.in_step([parameters.error(error) for error in errors]),
+            "retry_ins": parameters.numbers(
+                None if delay is None else parameters.seconds("retry_in", delay) for delay in delays
+            ),
+            "leases": parameters.numbers(empty_leases),
         },
     )
 
@@ -300,20 +368,24 @@ def keep_held(held: Sequence[tuple[JobId, int]], lease: timedelta) -> Call[list[
         "select * from pgqueue.keep_held(%(ids)s::bigint[], %(attempts)s::int[], %(lease)s)",
         lambda rows: [(row[0], row[1], row[2]) for row in rows],
         {
-            "ids": [id for id, _ in held],
-            "attempts": [attempt for _, attempt in held],
+            "ids": parameters.numbers(id for id, _ in held),
+            "attempts": parameters.numbers(attempt for _, attempt in held),
             "lease": parameters.duration("lease", lease),
         },
     )
 
 
-def fall_asleep(worker: str, queues: Sequence[str]) -> Call[timedelta | None]:
-    """Returns how long until the next job is due, or None."""
+def fall_asleep(worker: str, queues: Sequence[str], globs: Sequence[str] = ()) -> Call[timedelta | None]:
+    """Returns how long until the next job is due, or None. A glob is a LIKE pattern without escapes."""
     return Call(
-        "select pgqueue.fall_asleep(%(worker)s, %(queues)s::text[])",
+        "select pgqueue.fall_asleep(%(worker)s, %(queues)s::text[], %(globs)s::text[])",
         _scalar,
-        {"worker": worker, "queues": list(queues)},
+        {"worker": worker, "queues": list(queues), "globs": list(globs)},
     )
+
+
+def ready_queues() -> Call[list[str]]:
+    return Call("select * from pgqueue.ready_queues()", _column)
 
 
 def wake_up(worker: str) -> Call[None]:

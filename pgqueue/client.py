@@ -1,7 +1,7 @@
 """Queue and AsyncQueue: the same verbs, on the caller's own connection and in its transaction."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -123,7 +123,12 @@ class Queue(_Options):
         return self._run(calls.enqueue(self._new_job(task, args, kwargs)))
 
     def enqueue_many(self, jobs: Sequence[NewJob]) -> list[JobId]:
-        """Adds many jobs in one round trip; returns their ids in order."""
+        """Adds many jobs, all or none; returns their ids in order."""
+        if len(jobs) > calls.PORTION:
+            with suppress(InvalidInput), self._connection() as connection:
+                portions = database.run_all_or_none(connection, calls.enqueue_portions(jobs))
+                return [id for ids in portions for id in ids]
+        # Also where something is wrong, to say so with the job's place among all and not in its portion.
         return self._run(calls.enqueue_many(jobs))
 
     def get(self, id: JobId | int) -> JobRecord:
@@ -210,6 +215,11 @@ class AsyncQueue(_Options):
         return await self._run(calls.enqueue(self._new_job(task, args, kwargs)))
 
     async def enqueue_many(self, jobs: Sequence[NewJob]) -> list[JobId]:
+        if len(jobs) > calls.PORTION:
+            with suppress(InvalidInput):
+                async with self._connection() as connection:
+                    portions = await database.run_all_or_none_async(connection, calls.enqueue_portions(jobs))
+                    return [id for ids in portions for id in ids]
         return await self._run(calls.enqueue_many(jobs))
 
     async def get(self, id: JobId | int) -> JobRecord:

@@ -3,17 +3,17 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import psycopg
 from psycopg.rows import tuple_row
 
 from . import errors
-from .calls import Call
+from .calls import Call, Row
 
 T = TypeVar("T")
 
@@ -30,15 +30,79 @@ Flow = Generator[Call[Any] | Pause, Any, T]
 
 
 def run(connection: psycopg.Connection[Any], call: Call[T]) -> T:
-    with _our_errors(call), connection.cursor(row_factory=tuple_row) as cursor:
+    with _our_errors(call.conflict), connection.cursor(row_factory=tuple_row) as cursor:
         return call.read(cursor.execute(call.sql, call.params).fetchall())
 
 
 async def run_async(connection: psycopg.AsyncConnection[Any], call: Call[T]) -> T:
-    with _our_errors(call):
+    with _our_errors(call.conflict):
         async with connection.cursor(row_factory=tuple_row) as cursor:
             await cursor.execute(call.sql, call.params)
             return call.read(await cursor.fetchall())
+
+
+def run_together(connection: psycopg.Connection[Any], calls: Iterable[Call[T]]) -> list[T]:
+    """In one round trip and, on an autocommit connection, one transaction, which an error of the database undoes."""
+    made: list[tuple[Call[T], psycopg.Cursor[Row]]] = []
+    with _our_errors(errors.WrongState), connection.pipeline():
+        for call in calls:
+            made.append((call, connection.cursor(row_factory=tuple_row)))
+            made[-1][1].execute(call.sql, call.params)
+    return [call.read(cursor.fetchall()) for call, cursor in made]
+
+
+async def run_together_async(connection: psycopg.AsyncConnection[Any], calls: Iterable[Call[T]]) -> list[T]:
+    return [await answer.read() for answer in await ask_together(connection, calls, _nothing)]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """What a call has brought, not read yet: to turn rows into values takes as long as to fetch them."""
+
+    call: Call[T]
+    cursor: psycopg.AsyncCursor[Row]
+
+    def __len__(self) -> int:
+        return self.cursor.rowcount
+
+    async def read(self) -> T:
+        """Needs no database."""
+        return self.call.read(await self.cursor.fetchall())
+
+
+async def ask_together(
+    connection: psycopg.AsyncConnection[Any], calls: Iterable[Call[Any]], meanwhile: Callable[[], Awaitable[None]]
+) -> list[Answer[Any]]:
+    """As run_together; meanwhile is awaited once all calls are on their way, and the database works on them."""
+    answers: list[Answer[Any]] = []
+    with _our_errors(errors.WrongState):
+        async with connection.pipeline():
+            for call in calls:
+                answers.append(Answer(call, connection.cursor(row_factory=tuple_row)))
+                await answers[-1].cursor.execute(call.sql, call.params)
+            await meanwhile()
+    return answers
+
+
+async def _nothing() -> None:
+    return None
+
+
+def run_all_or_none(connection: psycopg.Connection[Any], calls: Iterable[Call[T]]) -> list[T]:
+    """As run_together, for calls that are made one by one while others run: if one cannot be made, none has run.
+    Commits on an autocommit connection only."""
+    if not connection.autocommit:
+        # Opens the caller's transaction, if none is open, so that below is a savepoint.
+        connection.cursor(row_factory=tuple_row).execute("select")
+    with connection.transaction():
+        return run_together(connection, calls)
+
+
+async def run_all_or_none_async(connection: psycopg.AsyncConnection[Any], calls: Iterable[Call[T]]) -> list[T]:
+    if not connection.autocommit:
+        await connection.cursor(row_factory=tuple_row).execute("select")
+    async with connection.transaction():
+        return await run_together_async(connection, calls)
 
 
 def drive(run: Callable[[Call[Any]], Any], flow: Flow[T]) -> T:
@@ -126,23 +190,23 @@ def _connecting(dsn: str) -> Iterator[None]:
 
 
 @contextmanager
-def _our_errors(call: Call[Any]) -> Iterator[None]:
+def _our_errors(conflict: type[errors.WrongState]) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        ours = _translated(error, call)
+        ours = _translated(error, conflict)
         if ours is None:
             raise
         raise ours from error
 
 
-def _translated(error: psycopg.Error, call: Call[Any]) -> errors.PgqueueError | None:
+def _translated(error: psycopg.Error, conflict: type[errors.WrongState]) -> errors.PgqueueError | None:
     message = _first_line(error)
     match error.sqlstate:
         case "PQ404":
             return errors.JobNotFound(message)
         case "PQ409":
-            return call.conflict(message)
+            return conflict(message)
         case "PQ422":
             return errors.InvalidInput(message)
         case "PQ429":

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NewType
+from typing import Any, NamedTuple, NewType
 
 JobId = NewType("JobId", int)
 
@@ -42,9 +42,11 @@ class NewJob:
     headers: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedJob:
-    """One attempt of one job, held under a lease. Fields in the order of pgqueue.claimed_with_lease."""
+class ClaimedJob(NamedTuple):
+    """One attempt of one job, held under a lease. Fields in the order of pgqueue.claimed_with_lease.
+
+    A tuple, because a frozen dataclass of as many fields takes seven times as long to make (1.3 and 0.2 us).
+    """
 
     id: JobId
     attempt: int
@@ -106,7 +108,9 @@ class JobError:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    result: Any = None
+    """result is JSON, so that what cannot be written as JSON is noticed where it comes from."""
+
+    result: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

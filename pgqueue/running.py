@@ -1,6 +1,5 @@
 """Job: what a handler holds while it runs."""
 
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -72,7 +71,7 @@ class Job:
     def __init__(self, claimed: ClaimedJob, connections: Connections) -> None:
         self._claimed = claimed
         self._connections = connections
-        self._stop = threading.Event()
+        self._should_stop = False
         self.is_settled = False
 
     @property
@@ -115,11 +114,11 @@ class Job:
     @property
     def should_stop(self) -> bool:
         """The job was cancelled, lost, or has outrun its timeout: a long loop asks now and then, and returns."""
-        return self._stop.is_set()
+        return self._should_stop
 
     def stop(self) -> None:
         """Called by the worker."""
-        self._stop.set()
+        self._should_stop = True
 
     def transaction(self, result: object = None) -> "JobTransaction":
         """A connection in a transaction that ends by completing this job: `with` or `async with`.

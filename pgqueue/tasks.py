@@ -35,6 +35,8 @@ class Task:
     is_async: bool
     job_parameter: str | None
     signature: inspect.Signature
+    required: frozenset[str]
+    accepted: frozenset[str]
 
     def retries(self, error: BaseException) -> bool:
         """bury_on wins over retry_on; without retry_on, everything else is retried."""
@@ -59,6 +61,8 @@ class Task:
 
     def misfit(self, args: dict[str, Any]) -> str | None:
         """Why these arguments, read from a row, do not fit the signature; None if they do."""
+        if self.required <= args.keys() <= self.accepted:
+            return None
         if self.job_parameter in args:
             return f"the arguments do not fit {self.name}: {self.job_parameter} is the parameter that receives the job"
         try:
@@ -170,6 +174,8 @@ class Tasks:
             is_async=inspect.iscoroutinefunction(function),
             job_parameter=job_parameter,
             signature=signature,
+            required=frozenset(name for name, given in signature.parameters.items() if given.default is given.empty),
+            accepted=frozenset(signature.parameters),
         )
         try:
             setattr(function, _ATTRIBUTE, task)

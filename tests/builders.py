@@ -1,12 +1,15 @@
 """Jobs in a wanted state, made by the verbs themselves."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pgqueue import calls
 from pgqueue.jobs import ClaimedJob, JobId, JobRecord, NewJob
 
 from .conftest import Database
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+A_CLAIM = ClaimedJob(JobId(1), 1, "work", {}, {}, "default", 0, NOON, NOON, 0, 0, None, NOON, 1)
 
 
 def a_job(db: Database, state: str = "ready", lease: timedelta = timedelta(seconds=30), **overrides: Any) -> JobRecord:

@@ -272,7 +272,7 @@ def test_a_batch_waits_for_a_cancel_and_completes_once(committed: Database, pair
     ids = [a_job(committed, "running").id for _ in range(2)]
     canceller, worker = pair
     canceller.value("select pgqueue.cancel(%s)", ids[0])
-    batch = "select count(*) from pgqueue.complete_many(%s, '{1,1}', '{null,null}', '{}')"
+    batch = "select count(*) from pgqueue.complete_many(%s, '{1,1}', null, '{}')"
     refused_ids = worker.start(batch, ids)
     until(worker.waits)
     canceller.commit()
@@ -290,7 +290,7 @@ def test_a_batch_waits_for_the_reaper_and_is_refused_the_lost_job(
     reaper, worker = pair
     reaper.value(AN_HOUR_AHEAD)
     assert reaper.value("select pgqueue.reap()") == 1
-    batch = "select array_agg(id) from pgqueue.complete_many(%s, '{1,1}', '{null,null}', '{}') id"
+    batch = "select array_agg(id) from pgqueue.complete_many(%s, '{1,1}', null, '{}') id"
     refused_ids = worker.start(batch, [lost, held])
     until(worker.waits)
     reaper.commit()
@@ -350,11 +350,11 @@ def test_marks_miss_a_late_commit_and_the_sweep_finds_it(committed: Database, pa
     late, _ = pair
     below = late.value("select pgqueue.enqueue('late')")
     a_job(committed, task="early")
-    (early,) = committed.run(calls.claim_from("default", 10, LEASE, "w", None))
+    (early,) = committed.run(calls.sweep(["default"], 10, LEASE, "w"))
     late.commit()
-    marks = {0: (early.run_at, int(early.id))}
-    assert committed.run(calls.claim_from("default", 10, LEASE, "w", marks)) == []
-    assert [job.id for job in committed.run(calls.claim_from("default", 10, LEASE, "w", None))] == [below]
+    marks = [calls.Mark("default", 0, early.run_at, int(early.id))]
+    assert committed.run(calls.claim_from(marks, 10, LEASE, "w")) == []
+    assert [job.id for job in committed.run(calls.sweep(["default"], 10, LEASE, "w"))] == [below]
 
 
 def test_the_lease_keeper_waits_for_nobody(committed: Database, pair: tuple[Racer, Racer]) -> None:

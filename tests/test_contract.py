@@ -111,7 +111,8 @@ def test_every_function_pins_its_search_path_and_says_what_it_is_for(db: Databas
     careless = db.all(
         "select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'pgqueue'::regnamespace"
         " and (coalesce(obj_description(p.oid, 'pg_proc'), '') = ''"
-        "      or not coalesce(p.proconfig, '{}') @> array['search_path=pg_catalog, pg_temp'])"
+        # A body that was parsed when the function was made looks nothing up any more.
+        "      or p.prosqlbody is null and not coalesce(p.proconfig, '{}') @> array['search_path=pg_catalog, pg_temp'])"
     )
     assert careless == []
 

@@ -12,7 +12,7 @@ import pytest
 import pgqueue
 from pgqueue import Job, Queue, Tasks
 from pgqueue.errors import StaleAttempt
-from pgqueue.worker.dispatcher import FIRST_NAP, Dispatcher
+from pgqueue.worker.sleep import FIRST_NAP, Sleep
 
 from .clusters import Cluster
 from .conftest import Database
@@ -383,9 +383,9 @@ def test_after_a_due_time_that_brings_nothing_the_worker_looks_again_soon(
 ) -> None:
     """A commit in that moment notifies nobody: the worker has said that it looks by itself."""
     naps: list[float] = []
-    wait = Dispatcher._wait
+    wait = Sleep.wait
 
-    async def wait_and_tell(self: Dispatcher, seconds: float) -> None:
+    async def wait_and_tell(self: Sleep, seconds: float) -> None:
         naps.append(seconds)
         await wait(self, seconds)
 
@@ -393,7 +393,7 @@ def test_after_a_due_time_that_brings_nothing_the_worker_looks_again_soon(
         cut = next((n for n in range(1, len(naps)) if naps[n] != 2 * naps[n - 1]), len(naps))
         return naps[cut + 1] if cut + 1 < len(naps) else None
 
-    monkeypatch.setattr(Dispatcher, "_wait", wait_and_tell)
+    monkeypatch.setattr(Sleep, "wait", wait_and_tell)
     committed.execute("select pgqueue.pause('default', '0.5 s')")
 
     async def sleep_past_the_pause() -> None:

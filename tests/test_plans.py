@@ -94,9 +94,10 @@ def prepare(db: Database) -> None:
     for _ in range(7):
         for statement in (
             "select * from pgqueue.claim()",
-            "select * from pgqueue.claim_from('default', 1, '30 s', 'w', '{0}', '{2000-01-01}', '{0}')",
+            "select * from pgqueue.claim_from('{default}', 1, '30 s', 'w', '{0}', '{2000-01-01}', '{0}')",
             "select pgqueue.reap()",
-            "select * from pgqueue.complete_many('{1}', '{1}', '{null}', '{}')",
+            "select * from pgqueue.complete_many('{1}', '{1}', null, '{}')",
+            "select * from pgqueue.fail_many('{1}', '{1}', '[{}]', '{0}', '{}')",
             "select * from pgqueue.keep_held('{1}', '{1}', '30 s')",
         ):
             db.execute(statement)
@@ -111,7 +112,7 @@ def assert_hot_statements_keep_their_plans(watcher: Watcher) -> None:
     db = watcher.db
     position = db.one("select run_at, id from pgqueue.job where state = 'ready' order by priority, run_at, id limit 1")
     mark = (0, [position["run_at"]], [position["id"]])
-    claim = "select * from pgqueue.claim_from('default', 10, '30 s', 'w', array[%s]::smallint[], %s, %s)"
+    claim = "select * from pgqueue.claim_from('{default}', 10, '30 s', 'w', array[%s]::smallint[], %s, %s)"
     claims: list[tuple[str, tuple[Any, ...]]] = [(claim, mark), ("select * from pgqueue.claim(max_jobs => 10)", ())]
     for sql, params in claims:
         read = watcher.of(sql, *params)
@@ -119,7 +120,7 @@ def assert_hot_statements_keep_their_plans(watcher: Watcher) -> None:
         assert read.buffers["job_claim"] <= A_FEW
         assert read.total <= 10 * PER_MOVE + A_FEW
 
-    ids = claimed(db, 8)
+    ids = claimed(db, 11)
     verbs: list[tuple[str, tuple[Any, ...], int]] = [
         ("select pgqueue.extend(%s, 1)", (ids[0],), 1),
         ("select pgqueue.complete(%s, 1)", (ids[0],), 1),
@@ -127,8 +128,9 @@ def assert_hot_statements_keep_their_plans(watcher: Watcher) -> None:
         ("select pgqueue.release(%s, 1)", (ids[2],), 1),
         ("select pgqueue.bury(%s, 1)", (ids[3],), 1),
         ("select pgqueue.cancel(%s)", (ids[4],), 1),
-        ("select * from pgqueue.keep_held(%s, '{1,1,1}', '30 s')", (ids[5:],), 3),
-        ("select * from pgqueue.complete_many(%s, '{1,1,1}', '{null,null,null}', '{}')", (ids[5:],), 3),
+        ("select * from pgqueue.keep_held(%s, '{1,1,1}', '30 s')", (ids[5:8],), 3),
+        ("select * from pgqueue.complete_many(%s, '{1,1,1}', null, '{}')", (ids[5:8],), 3),
+        ("select * from pgqueue.fail_many(%s, '{1,1,1}', '[{},{},{}]', '{0,0,0}', '{}')", (ids[8:],), 3),
     ]
     for sql, params, moves in verbs:
         read = watcher.of(sql, *params)
@@ -187,12 +189,12 @@ def test_a_claim_from_its_mark_reads_no_dead_entries(watcher: Watcher, dsn: str,
         last = (db.value("select now()"), 0)
         for _ in range(10):
             db.run(calls.enqueue_many([NewJob(task="work")] * 1000))
-            jobs = db.run(calls.claim_from("default", 1000, LEASE, "w", None))
+            jobs = db.run(calls.sweep(["default"], 1000, LEASE, "w"))
             db.run(calls.complete_many([(job.id, job.attempt, None) for job in jobs], [jobs[0].lease_id]))
             last = max((job.run_at, int(job.id)) for job in jobs)
         db.run(calls.enqueue_many([NewJob(task="work")] * 30))
 
-        claim = "select * from pgqueue.claim_from('default', 10, '30 s', 'w', '{0}', array[%s], array[%s]::bigint[])"
+        claim = "select * from pgqueue.claim_from('{default}', 10, '30 s', 'w', '{0}', array[%s], array[%s]::bigint[])"
         marked = watcher.of(claim, *last)
         assert marked.used == {"job_claim", "job_pkey"}
         assert marked.buffers["job_claim"] <= A_FEW
@@ -206,7 +208,7 @@ def test_a_claim_from_its_mark_reads_no_dead_entries(watcher: Watcher, dsn: str,
         for sql in (
             "select pgqueue.extend(%s, 1)",
             "select pgqueue.complete(%s, 1)",
-            "select * from pgqueue.complete_many(array[%s + 1], '{1}', '{null}', '{}')",
+            "select * from pgqueue.complete_many(array[%s + 1], '{1}', null, '{}')",
             "select pgqueue.fail(%s + 2, 1, '{}', '1 h')",
         ):
             read = watcher.of(sql, ids[0])

@@ -90,12 +90,12 @@ class Counted(psycopg.Cursor[Any]):
         return super().execute(*args, **kwargs)
 
 
-def test_a_hundred_thousand_jobs_are_enqueued_in_one_round_trip(shared_database: str) -> None:
+def test_a_hundred_thousand_jobs_are_enqueued_in_portions_and_in_order(shared_database: str) -> None:
     with psycopg.connect(shared_database, cursor_factory=Counted) as connection:
         Counted.executions = 0
         ids = Queue(connection).enqueue_many([NewJob(task="t", args={"n": n}) for n in range(100_000)])
 
-        assert Counted.executions == 1
+        assert Counted.executions < 100
         assert ids == sorted(ids)
         rows = connection.execute("select id, (args ->> 'n')::int from pgqueue.job order by id").fetchall()
         assert rows == list(zip(ids, range(100_000), strict=True))

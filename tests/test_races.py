@@ -1,10 +1,11 @@
 """Races between the verbs, and what must not take a whole worker down with one job."""
 
 import asyncio
+import json
 import random
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,11 +16,12 @@ import pytest
 
 import pgqueue
 from pgqueue import Job, NewJob, Queue, Tasks, calls
-from pgqueue.running import JobInterrupted
+from pgqueue.jobs import Outcome, Released
+from pgqueue.running import Connections
+from pgqueue.worker.executions import OnThread, Stop
 from pgqueue.worker.leases import LeaseKeeper
-from pgqueue.worker.threads import HandlerEnded, Run
 
-from .builders import a_job
+from .builders import A_CLAIM, a_job
 from .conftest import Database
 from .inline import until as until_async
 from .inline import work_off, working
@@ -223,18 +225,20 @@ def test_a_handler_may_go_on_after_it_has_completed_its_job(committed: Database,
     assert states(committed) == ["succeeded"]
 
 
-def test_a_handler_interrupted_before_its_thread_begins_never_runs() -> None:
-    async def interrupt() -> None:
-        ran: list[int] = []
-        run = Run(lambda: ran.append(1), asyncio.get_running_loop())
-        run.interrupt()
-        await asyncio.to_thread(run.execute)
-        with pytest.raises(HandlerEnded) as ended:
-            await run.future
-        assert isinstance(ended.value.error, JobInterrupted)
-        assert ran == []
+def test_a_handler_stopped_before_its_thread_begins_never_runs() -> None:
+    tasks, ran, outcomes = Tasks(), list[int](), list[Outcome]()
+    tasks.register(lambda: ran.append(1), name="run")
 
-    asyncio.run(interrupt())
+    async def stop() -> None:
+        connections = Connections(nullcontext, nullcontext)  # type: ignore[arg-type]
+        job = A_CLAIM._replace(task="run")
+        shared = (job, tasks.get("run"), connections, asyncio.get_running_loop(), lambda _, end: outcomes.append(end))
+        execution = OnThread(*shared, on_left_behind=lambda: None)
+        execution.stop(Stop.SHUTDOWN)
+        assert await asyncio.to_thread(execution.run)
+
+    asyncio.run(stop())
+    assert (ran, outcomes) == ([], [Released()])
 
 
 def test_a_keeper_asks_once_a_second_whatever_the_lease() -> None:
@@ -332,9 +336,7 @@ def test_a_batch_counts_what_was_committed_while_it_waited(committed: Database, 
     other, worker = pair
     other.value("select pgqueue.release(%s, 1)", ids[0])
     other.value("select pgqueue.cancel(%s, 'too late')", ids[1])
-    refused = worker.start(
-        "select array_agg(id) from pgqueue.complete_many(%s, '{1,1,1}', '{null,null,null}', '{}') id", ids
-    )
+    refused = worker.start("select array_agg(id) from pgqueue.complete_many(%s, '{1,1,1}', null, '{}') id", ids)
     until(worker.waits)
     other.commit()
     assert refused.result(TIMEOUT) == [ids[0]]
@@ -395,8 +397,12 @@ def test_every_verb_at_random_from_many_connections_keeps_the_books(
                     for id, attempt in some:
                         ask(dice.choice(VERBS), id, attempt)
             case 6 if held:
-                ids, attempts = ([pair[n] for pair in held] for n in (0, 1))
-                ask("complete_many(%s::bigint[], %s::int[], %s::jsonb[], '{}')", ids, attempts, ["1"] * len(ids))
+                ids, attempts = ([pair[n] for pair in sorted(held)] for n in (0, 1))
+                values = json.dumps([{"n": n} for n in range(len(ids))])
+                if dice.random() < 0.5:
+                    ask("complete_many(%s::bigint[], %s::int[], %s::jsonb, '{}')", ids, attempts, values)
+                else:
+                    ask("fail_many(%s::bigint[], %s::int[], %s::jsonb, '{}', '{}')", ids, attempts, values)
                 held.clear()
             case 7 if held:
                 ids, attempts = ([pair[n] for pair in held] for n in (0, 1))

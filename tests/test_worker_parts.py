@@ -1,12 +1,12 @@
 """The parts of a worker that need no database: where to claim, how much, what is held, which module."""
 
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 
 import pytest
 
+from pgqueue.calls import Mark
 from pgqueue.errors import WorkerMisconfigured
 from pgqueue.jobs import ClaimedJob, JobId
 from pgqueue.worker.leases import LeaseKeeper
@@ -15,13 +15,18 @@ from pgqueue.worker.options import Options
 from pgqueue.worker.pace import AHEAD_SECONDS, MOST_AHEAD, Pace
 from pgqueue.worker.watermark import SWEEP_EVERY, SWEEP_SHARE, Watermark
 
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-A_JOB = ClaimedJob(JobId(1), 1, "work", {}, {}, "default", 0, NOON, NOON, 0, 0, None, NOON, 1)
+from .builders import A_CLAIM, NOON
+
+ORDER = ["default"]
 
 
-def a_claim(id: int, priority: int = 0, seconds: int = 0, lease_id: int = 1) -> ClaimedJob:
+def a_claim(id: int, priority: int = 0, seconds: int = 0, lease_id: int = 1, queue: str = "default") -> ClaimedJob:
     run_at = NOON + timedelta(seconds=seconds)
-    return replace(A_JOB, id=JobId(id), priority=priority, run_at=run_at, lease_id=lease_id)
+    return A_CLAIM._replace(id=JobId(id), queue=queue, priority=priority, run_at=run_at, lease_id=lease_id)
+
+
+def a_mark(id: int, priority: int = 0, seconds: int = 0, queue: str = "default") -> Mark:
+    return Mark(queue, priority, NOON + timedelta(seconds=seconds), id)
 
 
 def swept_watermark(*jobs: ClaimedJob, at: float = 100.0, cost: float = 0.001) -> Watermark:
@@ -32,27 +37,27 @@ def swept_watermark(*jobs: ClaimedJob, at: float = 100.0, cost: float = 0.001) -
 
 
 def test_the_first_claim_sweeps() -> None:
-    assert Watermark().marks(100.0) is None
+    assert Watermark().marks(100.0, ORDER) is None
 
 
 def test_the_next_claim_starts_at_the_last_position_of_each_priority() -> None:
     watermark = swept_watermark(a_claim(1), a_claim(2, seconds=1), a_claim(3, priority=5))
 
-    assert watermark.marks(100.1) == {0: (NOON + timedelta(seconds=1), 2), 5: (NOON, 3)}
+    assert watermark.marks(100.1, ORDER) == [a_mark(2, seconds=1), a_mark(3, priority=5)]
 
 
 def test_a_busy_worker_sweeps_every_second() -> None:
     watermark = swept_watermark(a_claim(1), at=100.0)
 
-    assert watermark.marks(100.0 + SWEEP_EVERY - 0.01) is not None
-    assert watermark.marks(100.0 + SWEEP_EVERY) is None
+    assert watermark.marks(100.0 + SWEEP_EVERY - 0.01, ORDER) is not None
+    assert watermark.marks(100.0 + SWEEP_EVERY, ORDER) is None
 
 
 def test_a_costly_sweep_waits_so_that_it_takes_a_twentieth_of_the_time() -> None:
     watermark = swept_watermark(a_claim(1), at=100.0, cost=0.5)
 
-    assert watermark.marks(100.0 + SWEEP_SHARE * 0.5 - 0.01) is not None
-    assert watermark.marks(100.0 + SWEEP_SHARE * 0.5) is None
+    assert watermark.marks(100.0 + SWEEP_SHARE * 0.5 - 0.01, ORDER) is not None
+    assert watermark.marks(100.0 + SWEEP_SHARE * 0.5, ORDER) is None
 
 
 def test_a_short_claim_is_followed_by_a_sweep_that_is_worth_it() -> None:
@@ -61,21 +66,21 @@ def test_a_short_claim_is_followed_by_a_sweep_that_is_worth_it() -> None:
 
     assert not watermark.should_sweep(100.1)
     assert watermark.should_sweep(100.2)
-    assert watermark.marks(100.2) is None
+    assert watermark.marks(100.2, ORDER) is None
 
 
 def test_a_sweep_that_finds_work_below_the_mark_lowers_it() -> None:
     watermark = swept_watermark(a_claim(9, seconds=60))
     watermark.claimed([a_claim(1, seconds=-60)], wanted=1)
 
-    assert watermark.marks(100.1) == {0: (NOON - timedelta(seconds=60), 1)}
+    assert watermark.marks(100.1, ORDER) == [a_mark(1, seconds=-60)]
 
 
 def test_after_a_lost_connection_the_next_claim_sweeps() -> None:
     watermark = swept_watermark(a_claim(1))
     watermark.forget()
 
-    assert watermark.marks(100.0) is None
+    assert watermark.marks(100.0, ORDER) is None
 
 
 def test_before_anything_is_known_a_worker_holds_one_job_a_hand() -> None:

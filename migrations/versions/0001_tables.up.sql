@@ -5,10 +5,10 @@
 do $$ begin if to_regnamespace('pgqueue') is null then create schema pgqueue; end if; end $$;
 
 -- The one clock. Every function reads it once; tests put a fake in its place.
+-- With a body that is parsed here and now, it needs no search_path of its own and is inlined.
 create function pgqueue.clock() returns timestamptz
 language sql volatile parallel safe
-set search_path = pg_catalog, pg_temp
-as $$ select clock_timestamp() $$;
+return clock_timestamp();
 comment on function pgqueue.clock() is 'The clock that every move reads, once.';
 
 -- Live jobs only. As few indexes as can be: a claim changes an indexed state, so every index is paid twice a job.
@@ -71,6 +71,7 @@ create table pgqueue.lease (
     job_ids    bigint[]    not null
 ) with (
     fillfactor = 50,
+    toast_tuple_target = 8160, -- the ids of a batch stay in the row, uncompressed
     autovacuum_vacuum_scale_factor = 0,
     autovacuum_vacuum_threshold = 500,
     autovacuum_vacuum_cost_delay = 0
@@ -176,6 +177,7 @@ create unlogged table pgqueue.asleep (
     primary key (worker, queue)
 ) with (fillfactor = 50);
 comment on table pgqueue.asleep is 'Who sleeps, and the next run_at it knows of: only something earlier needs to wake it.';
+comment on column pgqueue.asleep.queue is 'A queue''s name, or a LIKE pattern without escapes, which may match a little more.';
 
 create table pgqueue.audit (
     id     bigint generated always as identity primary key,

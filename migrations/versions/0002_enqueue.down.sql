@@ -1,4 +1,5 @@
 drop function pgqueue.enqueue_many(jsonb);
+drop function pgqueue.check_jobs(jsonb);
 drop function pgqueue.enqueue;
 drop trigger wake_for_new_jobs on pgqueue.job;
 drop function pgqueue.wake_for_new_jobs();

@@ -26,37 +26,34 @@ end
 $$;
 comment on function pgqueue.check_duration(text, interval, boolean) is 'Refuses a negative, endless or (unless allowed) zero duration.';
 
--- Says what is wrong with a new job, or null. Called by both ways to enqueue, once per job.
+-- Says what is wrong with a new job, or null. Called by both ways to enqueue, once per job, and inlined there.
 create function pgqueue.fault_of(
     task text, args jsonb, queue text, priority integer, delay interval, run_at timestamptz,
     unique_key text, max_failures integer, timeout interval, headers jsonb) returns text
 language sql stable
-set search_path = pg_catalog, pg_temp
-as $$
-    select case
-        when task is null or task = '' then 'task is empty: name the task to run'
-        when length(task) > 500 then format('task has %s characters: at most 500 fit', length(task))
-        when queue = '' then 'queue is empty: name a queue, such as ''default'''
-        when length(queue) > 200 then format('queue has %s characters: at most 200 fit', length(queue))
-        when jsonb_typeof(args) <> 'object'
-            then format('args is a JSON %s: give an object, such as {"user_id": 7}', jsonb_typeof(args))
-        when jsonb_typeof(headers) <> 'object'
-            then format('headers is a JSON %s: give an object, such as {"trace": "a1"}', jsonb_typeof(headers))
-        when priority not between -32768 and 32767
-            then format('priority is %s: give a whole number from -32768 (first) to 32767 (last)', priority)
-        when delay is not null and run_at is not null then 'delay and run_at are both given: give one of them'
-        when delay < interval '0' or delay > interval '100 years'
-            then format('delay is %s: give a duration from 0 to 100 years', delay)
-        when not isfinite(run_at) or run_at > '9999-12-30 00:00:00+00'
-            then format('run_at is %s: give a date before the end of the year 9999', run_at)
-        when max_failures < 0 then format('max_failures is %s: give 0 (bury at once) or more', max_failures)
-        when timeout <= interval '0' or timeout > interval '100 years'
-            then format('timeout is %s: give a duration above 0 and up to 100 years, or null for none', timeout)
-        when unique_key = '' then 'unique_key is empty: give a key, or null for none'
-        when octet_length(unique_key) > 2000
-            then format('unique_key has %s bytes: at most 2000 fit; hash it', octet_length(unique_key))
-    end
-$$;
+return case
+    when task is null or task = '' then 'task is empty: name the task to run'
+    when length(task) > 500 then format('task has %s characters: at most 500 fit', length(task))
+    when queue = '' then 'queue is empty: name a queue, such as ''default'''
+    when length(queue) > 200 then format('queue has %s characters: at most 200 fit', length(queue))
+    when jsonb_typeof(args) <> 'object'
+        then format('args is a JSON %s: give an object, such as {"user_id": 7}', jsonb_typeof(args))
+    when jsonb_typeof(headers) <> 'object'
+        then format('headers is a JSON %s: give an object, such as {"trace": "a1"}', jsonb_typeof(headers))
+    when priority not between -32768 and 32767
+        then format('priority is %s: give a whole number from -32768 (first) to 32767 (last)', priority)
+    when delay is not null and run_at is not null then 'delay and run_at are both given: give one of them'
+    when delay < interval '0' or delay > interval '100 years'
+        then format('delay is %s: give a duration from 0 to 100 years', delay)
+    when not isfinite(run_at) or run_at > '9999-12-30 00:00:00+00'
+        then format('run_at is %s: give a date before the end of the year 9999', run_at)
+    when max_failures < 0 then format('max_failures is %s: give 0 (bury at once) or more', max_failures)
+    when timeout <= interval '0' or timeout > interval '100 years'
+        then format('timeout is %s: give a duration above 0 and up to 100 years, or null for none', timeout)
+    when unique_key = '' then 'unique_key is empty: give a key, or null for none'
+    when octet_length(unique_key) > 2000
+        then format('unique_key has %s bytes: at most 2000 fit; hash it', octet_length(unique_key))
+end;
 comment on function pgqueue.fault_of is 'What is wrong with a new job, and the cure; null where nothing is.';
 
 -- What a queue's own settings forbid: arguments too large (PQ422), too many waiting jobs (PQ429).
@@ -102,7 +99,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
-    if exists (select from pgqueue.asleep a where a.queue = wake.queue and a.next_run_at > wake.run_at) then
+    if exists (select from pgqueue.asleep a
+                where a.next_run_at > wake.run_at and (a.queue = wake.queue or wake.queue like a.queue escape '')) then
         perform pg_notify('pgqueue', wake.queue);
     end if;
 end
@@ -174,22 +172,15 @@ end
 $$;
 comment on function pgqueue.enqueue is 'Adds a job in the caller''s transaction; returns its id.';
 
--- One statement for all jobs without a unique key. Those with one go singly, in the order of their keys, so that two
--- callers with the same keys cannot deadlock. Ids come back in the order of the array.
-create function pgqueue.enqueue_many(jobs jsonb) returns setof bigint
+-- Says what is wrong with an array of new jobs. Called only where something is, or where a job has a unique key.
+create function pgqueue.check_jobs(jobs jsonb) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    moment timestamptz := pgqueue.clock();
-    ids    bigint[];
-    r      record;
+    r record;
 begin
-    if jsonb_typeof(jobs) is distinct from 'array' then
-        perform pgqueue.reject(format('jobs is a JSON %s: give an array of objects, such as [{"task": "send"}]',
-                                      coalesce(jsonb_typeof(jobs), 'null')));
-    end if;
     select e.position, coalesce('has the unknown key "' || k.key || '"', 'is a JSON ' || jsonb_typeof(e.job)) as wrong into r
       from jsonb_array_elements(jobs) with ordinality as e(job, position)
       left join lateral jsonb_object_keys(case when jsonb_typeof(e.job) = 'object' then e.job else '{}' end) as k(key) on true
@@ -217,28 +208,73 @@ begin
     if r.fault is not null then
         perform pgqueue.reject(format('in job %s of the array, %s', r.position, r.fault));
     end if;
-    -- Those with a key are checked below, one by one.
-    perform pgqueue.check_room(coalesce(e.job ->> 'queue', 'default'), max(octet_length(e.job ->> 'args')), count(*))
+    -- Those with a key need no room where it is taken: enqueue looks at each.
+    perform pgqueue.check_room(coalesce(e.job ->> 'queue', 'default'), max(octet_length(e.job ->> 'args')), 0)
        from jsonb_array_elements(jobs) as e(job)
       where e.job ->> 'unique_key' is null
       group by coalesce(e.job ->> 'queue', 'default');
+end
+$$;
+comment on function pgqueue.check_jobs(jsonb) is 'Refuses an array of new jobs with what is wrong in it, where something is.';
 
-    select array_agg(case when e.job ->> 'unique_key' is null
-                          then nextval(pg_get_serial_sequence('pgqueue.job', 'id')) end order by e.position)
-      into ids
-      from jsonb_array_elements(jobs) with ordinality as e(job, position);
-
-    insert into pgqueue.job (id, queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout)
-    select ids[e.position], coalesce(j.queue, 'default'), j.task, coalesce(j.args, '{}'), coalesce(j.headers, '{}'),
-           coalesce(j.priority, 0),
-           greatest(moment, coalesce(j.run_at, moment + coalesce(j.delay, interval '0'))), moment,
-           coalesce(j.max_failures, 25), j.timeout
-      from jsonb_array_elements(jobs) with ordinality as e(job, position),
-           jsonb_to_record(e.job) as j(task text, args jsonb, queue text, priority integer, delay interval,
-               run_at timestamptz, max_failures integer, timeout interval, headers jsonb)
-     where ids[e.position] is not null
-     order by e.position;
-
+-- One statement checks and adds all jobs without a unique key: it passes by what is wrong, and if one is missing then,
+-- it looks for the reason. Those with a key go singly, in the order of their keys, so that two callers with the same
+-- keys cannot deadlock. Ids come back in the order of the array.
+create function pgqueue.enqueue_many(jobs jsonb) returns setof bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    added  bigint[];
+    ids    bigint[];
+    r      record;
+begin
+    if jsonb_typeof(jobs) is distinct from 'array' then
+        perform pgqueue.reject(format('jobs is a JSON %s: give an array of objects, such as [{"task": "send"}]',
+                                      coalesce(jsonb_typeof(jobs), 'null')));
+    end if;
+    if exists (select from pgqueue.queue q where q.max_waiting is not null) then
+        perform pgqueue.check_room(coalesce(e.job ->> 'queue', 'default'), 0, count(*))
+           from jsonb_array_elements(jobs) as e(job)
+          where e.job ->> 'unique_key' is null
+          group by coalesce(e.job ->> 'queue', 'default');
+    end if;
+    begin
+        with new as (
+            insert into pgqueue.job (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout)
+            select coalesce(j.queue, 'default'), j.task, coalesce(j.args, '{}'), coalesce(j.headers, '{}'),
+                   coalesce(j.priority, 0),
+                   greatest(moment, coalesce(j.run_at, moment + coalesce(j.delay, interval '0'))), moment,
+                   coalesce(j.max_failures, 25), j.timeout
+              from jsonb_array_elements(jobs) with ordinality as e(job, position)
+             cross join lateral jsonb_to_record(e.job) as j(task text, args jsonb, queue text, priority integer,
+                   delay interval, run_at timestamptz, unique_key text, max_failures integer, timeout interval, headers jsonb)
+              left join pgqueue.queue q on q.name = coalesce(j.queue, 'default')
+             where j.unique_key is null
+               and e.job - '{task,args,queue,priority,delay,run_at,unique_key,max_failures,timeout,headers}'::text[] = '{}'
+               and octet_length(coalesce(j.args, '{}')::text) <= coalesce(q.max_args_bytes, 1048576)
+               and pgqueue.fault_of(j.task, j.args, j.queue, j.priority, j.delay, j.run_at, j.unique_key, j.max_failures,
+                                    j.timeout, j.headers) is null
+             order by e.position
+            returning id)
+        select coalesce(array_agg(n.id order by n.id), '{}') into added from new n;
+    exception when data_exception then
+        perform pgqueue.check_jobs(jobs);
+        raise;
+    end;
+    if cardinality(added) = jsonb_array_length(jobs) then
+        return query select * from unnest(added);
+        return;
+    end if;
+    perform pgqueue.check_jobs(jobs);
+    select array_agg(case when p.is_plain then added[p.rank] end order by p.position) into ids
+      from (select e.position, e.job ->> 'unique_key' is null as is_plain,
+                   count(*) filter (where e.job ->> 'unique_key' is null) over (order by e.position) as rank
+              from jsonb_array_elements(jobs) with ordinality as e(job, position)) p;
     for r in
         select e.position, j.*
           from jsonb_array_elements(jobs) with ordinality as e(job, position),

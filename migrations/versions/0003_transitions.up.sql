@@ -90,8 +90,7 @@ comment on function pgqueue.entomb is 'Puts a job that has left pgqueue.job into
 -- together do not return together. Without jitter the 25 default retries span 1,763,395 s, 20.4 days. At most a year.
 create function pgqueue.backoff(retry integer) returns interval
 language sql volatile
-set search_path = pg_catalog, pg_temp
-as $$ select make_interval(secs => least(power(retry, 4) + 15 + random() * 10 * (retry + 1), 365 * 86400)) $$;
+return make_interval(secs => least(power(retry, 4) + 15 + random() * 10 * (retry + 1), 365 * 86400));
 comment on function pgqueue.backoff(integer) is 'Delay before the n-th retry, n from 0.';
 
 create function pgqueue.complete(id bigint, attempt integer, result jsonb default null) returns void
@@ -117,9 +116,24 @@ end
 $$;
 comment on function pgqueue.complete(bigint, integer, jsonb) is 'A worker has done the job; PQ409 if it no longer holds it.';
 
+-- Batches are named by arrays in step, their ids in ascending order: then width_bucket, a binary search, finds a job's
+-- place in them, and one statement reaches the jobs by their primary key and checks each attempt.
+create function pgqueue.check_ascending(ids bigint[]) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if ids is distinct from array(select u.id from unnest(ids) as u(id) order by u.id) then
+        perform pgqueue.reject('ids are not in ascending order: sort them, and what goes with them');
+    end if;
+end
+$$;
+comment on function pgqueue.check_ascending(bigint[]) is 'Refuses ids that are out of order.';
+
 -- Who calls it: pgqueue's own worker, for a batch. One job that is no longer held must not undo the others, so
--- refused ids are returned, not raised. The leases are those that the worker believes to be empty by now.
-create function pgqueue.complete_many(ids bigint[], attempts integer[], results jsonb[], leases bigint[]) returns setof bigint
+-- refused ids are returned, not raised. results is a JSON array in step with the ids, or null where there are none.
+-- The leases are those that the worker believes to be empty by now.
+create function pgqueue.complete_many(ids bigint[], attempts integer[], results jsonb, leases bigint[]) returns setof bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -130,34 +144,33 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
-    moment timestamptz := pgqueue.clock();
+    moment    timestamptz := pgqueue.clock();
+    completed bigint[];
 begin
-    return query
-    -- offset 0 keeps the look at job a look-up by id for each row, and the delete goes by an array: as a join, a plan
-    -- made while the table was empty would read all of it for ever. id = any beside a join is quadratic in the batch.
-    -- The books are written from what was locked, so an attempt named twice must be locked once.
-    with mine as materialized (
-        select j.*, d.result
-          from (select distinct on (u.id, u.attempt) u.* from unnest(ids, attempts, results) as u(id, attempt, result)) d
-         cross join lateral (
-               select j.* from pgqueue.job j
-                where j.id = d.id and j.attempt = d.attempt and j.state = 'running'
-               offset 0
-                  for update) j
-    ), gone as (
-        delete from pgqueue.job j where j.id = any (array(select m.id from mine m))
-    ), held as (
-        select m.*, l.worker, l.claimed_at from mine m left join pgqueue.lease l on l.id = m.lease_id
-    ), ended as (
-        insert into pgqueue.attempt (job_id, attempt, outcome, worker, started_at, finished_at)
-        select h.id, h.attempt, 'succeeded', coalesce(h.worker, 'unknown'), coalesce(h.claimed_at, moment), moment from held h
+    perform pgqueue.check_ascending(ids);
+    with gone as (
+        delete from pgqueue.job j
+         where j.id = any (ids) and j.state = 'running' and j.attempt = attempts[width_bucket(j.id, ids)]
+        returning j.id, j.run_at, j.enqueued_at, j.attempt, j.failures, j.losses, j.priority, j.queue, j.task, j.args,
+                  j.headers, j.lease_id
+    ), held as materialized (
+        select g.*, l.worker, l.claimed_at from gone g left join pgqueue.lease l on l.id = g.lease_id
     ), archived as (
         insert into pgqueue.job_history (id, run_at, enqueued_at, finished_at, attempt, failures, losses, priority,
                                          state, queue, task, args, headers, result, worker)
-        select h.id, h.run_at, h.enqueued_at, moment, h.attempt, h.failures, h.losses, h.priority,
-               'succeeded', h.queue, h.task, h.args, h.headers, h.result, h.worker from held h
+        select h.id, h.run_at, h.enqueued_at, moment, h.attempt, h.failures, h.losses, h.priority, 'succeeded', h.queue,
+               h.task, h.args, h.headers, nullif(results -> width_bucket(h.id, ids) - 1, 'null'), h.worker
+          from held h
+    ), ended as (
+        insert into pgqueue.attempt (job_id, attempt, outcome, worker, started_at, finished_at)
+        select h.id, h.attempt, 'succeeded', coalesce(h.worker, 'unknown'), coalesce(h.claimed_at, moment), moment
+          from held h
+        returning job_id
     )
-    select unnest(ids) except select m.id from mine m;
+    select coalesce(array_agg(e.job_id), '{}') into completed from ended e;
+    if cardinality(completed) < cardinality(ids) then
+        return query select unnest(ids) except select unnest(completed);
+    end if;
     perform pgqueue.drop_leases(leases);
 end
 $$;
@@ -236,6 +249,71 @@ begin
 end
 $$;
 comment on function pgqueue.fail is 'A worker failed: the job is retried (ready), buried, or cancelled where that was asked for.';
+
+-- Who calls it: pgqueue's own worker, for a batch; see complete_many. errors is a JSON array in step with the ids, and
+-- retry_ins the seconds to each retry, null for the job's own backoff. Those that are to be buried, or that somebody has
+-- cancelled, are few: fail moves them, one by one.
+create function pgqueue.fail_many(ids bigint[], attempts integer[], errors jsonb, retry_ins double precision[],
+                                  leases bigint[]) returns setof bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    moment  timestamptz := pgqueue.clock();
+    failed  bigint[];
+    queues  text[];
+    soonest timestamptz;
+    last    record;
+begin
+    perform pgqueue.check_ascending(ids);
+    with held as materialized (
+        select j.id, j.attempt, j.queue, l.worker, l.claimed_at, errors -> width_bucket(j.id, ids) - 1 as error
+          from pgqueue.job j
+          left join pgqueue.lease l on l.id = j.lease_id
+         where j.id = any (ids) and j.state = 'running' and j.attempt = attempts[width_bucket(j.id, ids)]
+           and j.failures < j.max_failures and j.cancel_requested_at is null
+         order by j.id
+           for update of j
+    ), retried as (
+        update pgqueue.job j
+           set state = 'ready', failures = j.failures + 1, lease_id = null,
+               run_at = moment + coalesce(make_interval(secs => retry_ins[width_bucket(j.id, ids)]),
+                                          pgqueue.backoff(j.failures))
+         where j.id = any (array(select h.id from held h))
+        returning j.id, j.queue, j.run_at
+    ), ended as (
+        insert into pgqueue.attempt (job_id, attempt, outcome, worker, started_at, finished_at, error)
+        select h.id, h.attempt, case when h.error @> '{"timed_out": true}' then 'timed_out' else 'failed' end,
+               coalesce(h.worker, 'unknown'), coalesce(h.claimed_at, moment), moment, h.error
+          from held h
+    )
+    select coalesce(array_agg(r.id), '{}'), array_agg(distinct r.queue), min(r.run_at) into failed, queues, soonest
+      from retried r;
+    perform pgqueue.wake(u.queue, soonest) from unnest(queues) as u(queue);
+    if cardinality(failed) < cardinality(ids) then
+        for last in
+            select j.id, j.attempt, width_bucket(j.id, ids) as place
+              from pgqueue.job j
+             where j.id = any (ids) and j.state = 'running' and j.attempt = attempts[width_bucket(j.id, ids)]
+             order by j.id
+               for update
+        loop
+            perform pgqueue.fail(last.id, last.attempt, errors -> last.place - 1,
+                                 make_interval(secs => retry_ins[last.place]));
+            failed := failed || last.id;
+        end loop;
+        return query select unnest(ids) except select unnest(failed);
+    end if;
+    perform pgqueue.drop_leases(leases);
+end
+$$;
+comment on function pgqueue.fail_many is 'Fails a batch; returns the ids that were refused.';
 
 create function pgqueue.release(id bigint, attempt integer, delay interval default '0', priority integer default null)
     returns void

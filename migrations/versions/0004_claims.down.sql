@@ -1,5 +1,6 @@
 drop function pgqueue.wake_up(text);
-drop function pgqueue.fall_asleep(text, text[]);
+drop function pgqueue.fall_asleep(text, text[], text[]);
+drop function pgqueue.ready_queues();
 drop function pgqueue.next_due(text, timestamptz);
 drop function pgqueue.reap(integer);
 drop function pgqueue.keep_held;

@@ -12,14 +12,15 @@ create type pgqueue.claimed_with_lease as (
     lease_expires_at timestamptz, lease_id bigint);
 comment on type pgqueue.claimed_with_lease is 'What claim_from returns: the lease is what its worker extends.';
 
--- Claims from one queue. With marks (three arrays, one entry a priority) the scan of each of these priorities starts
--- at its mark, the last claimed position: dead index entries before it, which pile up while some transaction holds
--- its snapshot open, are never read again. Without marks it is the sweep: every priority that has jobs, each from
--- its start. It finds what landed below the marks, and new priorities. docs/decisions/0002 has the measurements.
--- Literal state, a materialised SKIP LOCKED subquery, pinned planner settings: the plan must not move. The rows are
--- reached by an array of ids and not by a join, which a plan made on an empty table turns into a scan of all jobs.
+-- Claims from several queues, the first first. With marks (arrays in step with queues) it scans one priority of each
+-- queue from its mark, the last claimed position: dead index entries before it, which pile up while some transaction
+-- holds its snapshot open, are never read again. Without marks it is the sweep: every priority of each queue that has
+-- jobs, from its start. It finds what landed below the marks, and new priorities. docs/decisions/0002 has the figures.
+-- Each lateral query is one scan of job_claim, and runs only while jobs are still wanted. Literal state, pinned planner
+-- settings: the plan must not move. The rows are reached by an array of ids and not by a join, which a plan made on an
+-- empty table turns into a scan of all jobs. They come back in the order of their ids.
 create function pgqueue.claim_from(
-    queue text, max_jobs integer, lease interval, worker text,
+    queues text[], max_jobs integer, lease interval, worker text,
     priorities smallint[] default null, run_ats timestamptz[] default null, ids bigint[] default null)
     returns setof pgqueue.claimed_with_lease
 language plpgsql
@@ -34,60 +35,63 @@ rows 100
 as $$
 #variable_conflict use_column
 declare
-    moment      timestamptz := pgqueue.clock();
-    wanted      integer := max_jobs;
-    found_jobs  integer;
-    at_priority smallint;
-    mark_run_at timestamptz := '-infinity';
-    mark_id     bigint := 0;
-    turn        integer := 0;
-    new_lease   bigint;
+    moment    timestamptz := pgqueue.clock();
+    paused    text[] := array(select q.name from pgqueue.queue q where q.paused_until > moment);
+    picked    bigint[];
+    new_lease bigint;
 begin
-    if exists (select from pgqueue.queue q where q.name = claim_from.queue and q.paused_until > moment) then
+    if priorities is not null then
+        picked := array(
+            select j.id
+              from unnest(queues, priorities, run_ats, claim_from.ids) as mark(queue, priority, run_at, id)
+             cross join lateral (
+                   select j.id from pgqueue.job j
+                    where j.queue = mark.queue and j.priority = mark.priority and j.state = 'ready'
+                      and (j.run_at, j.id) >= (mark.run_at, mark.id) and j.run_at <= moment
+                      and mark.queue <> all (paused)
+                    order by j.queue, j.priority, j.run_at, j.id
+                    limit max_jobs
+                      for update skip locked) j
+             limit max_jobs);
+    else
+        picked := array(
+            select j.id
+              from unnest(queues) as sought(queue)
+             cross join lateral (
+                   with recursive used (priority) as (
+                       select (select j.priority from pgqueue.job j
+                                where j.queue = sought.queue and j.state = 'ready' and sought.queue <> all (paused)
+                                order by j.queue, j.priority, j.run_at, j.id
+                                limit 1)
+                        union all
+                       select (select j.priority from pgqueue.job j
+                                where j.queue = sought.queue and j.state = 'ready' and j.priority > u.priority
+                                order by j.queue, j.priority, j.run_at, j.id
+                                limit 1)
+                         from used u
+                        where u.priority is not null)
+                   select u.priority from used u where u.priority is not null) used
+             cross join lateral (
+                   select j.id from pgqueue.job j
+                    where j.queue = sought.queue and j.priority = used.priority and j.state = 'ready'
+                      and j.run_at <= moment
+                    order by j.queue, j.priority, j.run_at, j.id
+                    limit max_jobs
+                      for update skip locked) j
+             limit max_jobs);
+    end if;
+    if picked = '{}' then
         return;
     end if;
-    while wanted > 0 loop
-        if priorities is not null then
-            turn := turn + 1;
-            exit when turn > cardinality(priorities);
-            at_priority := priorities[turn];
-            mark_run_at := run_ats[turn];
-            mark_id := claim_from.ids[turn];
-        else
-            select j.priority into at_priority from pgqueue.job j
-             where j.queue = claim_from.queue and j.state = 'ready'
-               and j.priority > coalesce(at_priority, -32769)
-             order by j.queue, j.priority, j.run_at, j.id
-             limit 1;
-            exit when not found;
-        end if;
-        new_lease := nextval('pgqueue.lease_id_seq');
-        return query
-        with picked as materialized (
-            select j.id from pgqueue.job j
-             where j.queue = claim_from.queue and j.priority = at_priority and j.state = 'ready'
-               and (j.run_at, j.id) >= (mark_run_at, mark_id)
-               and j.run_at <= moment
-             order by j.queue, j.priority, j.run_at, j.id
-             limit wanted
-               for update skip locked
-        ), moved as (
-            update pgqueue.job j
-               set state = 'running', attempt = j.attempt + 1, lease_id = new_lease
-             where j.id = any (array(select p.id from picked p))
-            returning j.*
-        ), leased as (
-            insert into pgqueue.lease (id, worker, claimed_at, expires_at, job_ids)
-            select new_lease, claim_from.worker, moment, moment + claim_from.lease, array_agg(m.id) from moved m
-            having count(*) > 0
-        )
-        select m.id, m.attempt, m.task, m.args, m.headers, m.queue, m.priority::integer, m.run_at, m.enqueued_at,
-               m.failures, m.losses, m.timeout, moment + claim_from.lease, new_lease
-          from moved m
-         order by m.run_at, m.id;
-        get diagnostics found_jobs = row_count;
-        wanted := wanted - found_jobs;
-    end loop;
+    insert into pgqueue.lease as l (worker, claimed_at, expires_at, job_ids)
+    values (claim_from.worker, moment, moment + claim_from.lease, picked)
+    returning l.id into new_lease;
+    return query
+    update pgqueue.job j
+       set state = 'running', attempt = j.attempt + 1, lease_id = new_lease
+     where j.id = any (picked)
+    returning j.id, j.attempt, j.task, j.args, j.headers, j.queue, j.priority::integer, j.run_at, j.enqueued_at,
+              j.failures, j.losses, j.timeout, moment + claim_from.lease, new_lease;
 end
 $$;
 comment on function pgqueue.claim_from is 'What pgqueue''s own worker calls: a claim that starts at marks, or sweeps.';
@@ -114,13 +118,15 @@ begin
     return query
     select c.id, c.attempt, c.task, c.args, c.headers, c.queue, c.priority, c.run_at, c.enqueued_at, c.failures,
            c.losses, c.timeout, c.lease_expires_at
-      from pgqueue.claim_from(claim.queue, max_jobs, lease, holder) c;
+      from pgqueue.claim_from(array[claim.queue], max_jobs, lease, holder) c
+     order by c.priority, c.run_at, c.id;
     get diagnostics found_jobs = row_count;
     if found_jobs < max_jobs and pgqueue.reap() > 0 then
         return query
         select c.id, c.attempt, c.task, c.args, c.headers, c.queue, c.priority, c.run_at, c.enqueued_at, c.failures,
                c.losses, c.timeout, c.lease_expires_at
-          from pgqueue.claim_from(claim.queue, max_jobs - found_jobs, lease, holder) c;
+          from pgqueue.claim_from(array[claim.queue], max_jobs - found_jobs, lease, holder) c
+         order by c.priority, c.run_at, c.id;
     end if;
 end
 $$;
@@ -294,36 +300,58 @@ end
 $$;
 comment on function pgqueue.next_due(text, timestamptz) is 'When the next scheduled job of a queue is due.';
 
+-- The queues that have ready jobs, also those of the future; an index probe each.
+create function pgqueue.ready_queues() returns setof text
+language sql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set enable_bitmapscan = off
+as $$
+    with recursive used (queue) as (
+        (select j.queue from pgqueue.job j where j.state = 'ready' order by j.queue, j.priority, j.run_at, j.id limit 1)
+         union all
+        select (select j.queue from pgqueue.job j where j.state = 'ready' and j.queue > u.queue
+                 order by j.queue, j.priority, j.run_at, j.id
+                 limit 1)
+          from used u
+         where u.queue is not null)
+    select u.queue from used u where u.queue is not null
+$$;
+comment on function pgqueue.ready_queues() is 'The names of the queues that have ready jobs.';
+
 -- A worker has found nothing. It writes down that it sleeps and what it knows is coming, commits, claims once more,
 -- and then waits. Returns how long until it should look by itself, or null. A paused queue needs no wake-up before
 -- resume, which notifies whoever sleeps.
-create function pgqueue.fall_asleep(worker text, queues text[]) returns interval
+create function pgqueue.fall_asleep(worker text, queues text[], globs text[] default '{}') returns interval
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    moment   timestamptz := pgqueue.clock();
-    this     text;
-    paused   timestamptz;
-    due      timestamptz;
-    earliest timestamptz;
+    moment timestamptz := pgqueue.clock();
+    coming timestamptz;
 begin
-    foreach this in array queues loop
-        select q.paused_until into paused from pgqueue.queue q where q.name = this and q.paused_until > moment;
-        due := coalesce(paused, pgqueue.next_due(this, moment));
-        earliest := least(earliest, due);
-        due := case when paused is not null then '-infinity' else coalesce(due, 'infinity') end;
-        if not exists (select from pgqueue.asleep a
-                        where a.worker = fall_asleep.worker and a.queue = this and a.next_run_at = due) then
-            insert into pgqueue.asleep as a (worker, queue, next_run_at) values (fall_asleep.worker, this, due)
-            on conflict (worker, queue) do update set next_run_at = excluded.next_run_at;
-        end if;
-    end loop;
-    return earliest - moment;
+    with due as (
+        select u.queue, coalesce(q.paused_until, pgqueue.next_due(u.queue, moment)) as run_at,
+               case when q.paused_until is not null then timestamptz '-infinity' end as knows_of
+          from unnest(queues) as u(queue)
+          left join pgqueue.queue q on q.name = u.queue and q.paused_until > moment
+         union all
+        select g.glob, (select min(pgqueue.next_due(r.queue, moment)) from pgqueue.ready_queues() as r(queue)
+                         where r.queue like g.glob escape ''), null
+          from unnest(globs) as g(glob)
+    ), written as (
+        insert into pgqueue.asleep (worker, queue, next_run_at)
+        select fall_asleep.worker, d.queue, coalesce(d.knows_of, d.run_at, 'infinity') from due d
+        except select a.worker, a.queue, a.next_run_at from pgqueue.asleep a where a.worker = fall_asleep.worker
+        on conflict (worker, queue) do update set next_run_at = excluded.next_run_at
+    )
+    select min(d.run_at) into coming from due d;
+    return coming - moment;
 end
 $$;
-comment on function pgqueue.fall_asleep(text, text[]) is 'Marks a worker asleep; returns how long until the next due job.';
+comment on function pgqueue.fall_asleep(text, text[], text[]) is 'Marks a worker asleep; returns how long until the next due job.';
 
 create function pgqueue.wake_up(worker text) returns void
 language sql

@@ -1,7 +1,7 @@
-"""Keeps the hands full: settles what has ended, claims for the hands that are free, rests when there is nothing.
+"""Keeps the hands full: settles what has ended and claims for the hands that are free, in one round trip.
 
-One connection, one loop. While a statement is on its way the handlers go on, and what ends meanwhile is settled with
-the next round, so batches grow with the load and a lone job is settled at once.
+One connection, one loop. While a round trip is on its way the handlers go on, and what ends meanwhile is settled with
+the next one, so batches grow with the load and a lone job is settled at once.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import logging
 import random
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -16,25 +17,21 @@ import psycopg
 
 from .. import calls, database
 from ..errors import PgqueueError
-from ..jobs import Buried, Cancelled, ClaimedJob, Failed, JobError, JobId, Lost, Outcome, Released
+from ..jobs import Buried, Cancelled, ClaimedJob, JobId, Lost, Outcome, Released
 from ..running import Connections
-from ..tasks import Tasks
-from .executors import Execution, Stop
+from ..tasks import Task, Tasks
+from .backlog import Backlog, Waiting
+from .executions import Execution, OnLoop, OnThread, Stop, accept
 from .leases import LeaseKeeper
+from .lineup import Lineup
 from .options import Options
 from .pace import Pace
-from .settling import HELD_UP_FOR, Settling
-from .threads import Threads
+from .settling import HELD_UP_FOR, REFUSALS, Settling
+from .sleep import Sleep
+from .threads import Run, Threads
 from .watermark import Watermark
 
 log = logging.getLogger("pgqueue.worker")
-
-FIRST_NAP = 0.02
-"""Seconds until the first look after falling asleep; it doubles up to the poll interval. A commit that races with
-falling asleep sends no notification: these looks close the gap."""
-
-BUSY_BEFORE_WAKING_UP = 1.0
-"""Seconds of work after which the worker says that it is awake, so that at low rates the flag does not churn."""
 
 FIRST_RETRY = 0.05
 _SLOWEST_RETRY = 5.0
@@ -46,18 +43,18 @@ class Dispatcher:
         self._options = options
         self._tasks = tasks
         self._connections = connections
-        self._threads = Threads(options.concurrency)
-        self._watermarks = {queue: Watermark() for queue in options.queues}
+        self._lineup = Lineup(options.queues)
+        self._sleep = Sleep(options, self._lineup)
+        self._watermark = Watermark()
         self._pace = Pace(options.concurrency)
-        self._waiting: deque[tuple[ClaimedJob, float]] = deque()
+        self._backlog = Backlog()
+        self._threads = Threads(options.concurrency, self._next_for_thread)
         self._running: dict[tuple[JobId, int], Execution] = {}
-        self._background: set[asyncio.Task[None]] = set()
-        self._stirred = asyncio.Event()
-        self._stopping = False
+        self._ended_on_threads: deque[tuple[Execution, Outcome]] = deque()
+        self._is_told_of_threads = False
+        self._claim: _Claim | None = None
+        self._is_stopping = False
         self._is_hurried = False
-        self._is_asleep = False
-        self._busy_since: float | None = None
-        self._nap = FIRST_NAP
         self._patience = max(1.0, options.lease.total_seconds() / 10)
         self.keeper = LeaseKeeper(options.lease, self._on_verdict)
         self._settling = Settling(self.keeper)
@@ -67,11 +64,10 @@ class Dispatcher:
 
     def wake(self) -> None:
         """There may be work."""
-        self._nap = FIRST_NAP
-        self._stirred.set()
+        self._sleep.wake()
 
     def holds(self, id: int) -> bool:
-        return any(id == held for held, _ in self._running) or any(id == job.id for job, _ in self._waiting)
+        return any(id == held for held, _ in list(self._running)) or self._backlog.holds(id)
 
     def _on_verdict(self, id: JobId, attempt: int, verdict: str) -> None:
         """From the keeper's thread."""
@@ -84,23 +80,23 @@ class Dispatcher:
             log.warning(f"stopping a job: {why}", extra={"job": id, "attempt": attempt})
             execution.stop(why)
             return
-        for entry in [entry for entry in self._waiting if (entry[0].id, entry[0].attempt) == (id, attempt)]:
-            self._waiting.remove(entry)
-            self._ended(entry[0], Lost() if why is Stop.LOST else Cancelled())
+        waiting = self._backlog.remove(id, attempt)
+        if waiting is not None:
+            self._settle(waiting, Lost() if why is Stop.LOST else Cancelled())
 
     def stop(self) -> None:
         """Claim no more, give back what has not begun, let the rest finish for as long as the grace allows."""
-        if not self._stopping:
-            self._stopping = True
+        if not self._is_stopping:
+            self._is_stopping = True
             self._give_back_waiting()
             self._loop.call_later(self._options.grace.total_seconds(), self.stop_at_once)
-            self._stirred.set()
+            self._sleep.stir()
 
     def stop_at_once(self) -> None:
         """Give back what runs. With no database to tell, go without: the leases run out by themselves."""
         self.stop()
         self._is_hurried = True
-        for execution in self._running.values():
+        for execution in list(self._running.values()):
             execution.stop(Stop.SHUTDOWN)
 
     # The loop.
@@ -121,133 +117,174 @@ class Dispatcher:
                 log.warning("database lost, trying again", extra={"error": str(error).strip(), "in_seconds": retry})
                 if self._is_hurried and not self._running:
                     return
-                for watermark in self._watermarks.values():
-                    watermark.forget()
+                self._watermark.forget()
                 await asyncio.sleep(retry * random.uniform(0.5, 1.0))
                 retry = min(retry * 2, _SLOWEST_RETRY)
 
     def _is_finished(self) -> bool:
         is_settled = self._settling.is_held_up if self._is_hurried else not self._settling
-        return self._stopping and is_settled and not (self._running or self._waiting)
+        return self._is_stopping and is_settled and not (self._running or self._backlog or self._claim)
 
     async def _work(self, connection: psycopg.AsyncConnection[Any]) -> None:
         while not self._is_finished():
-            self._stirred.clear()
-            await self._settling.settle(connection)
-            claimed = await self._claim(connection)
-            self._start()
-            if not self._settling.is_due and not claimed:
+            self._sleep.listen()
+            claim = await self._turn(connection)
+            if claim is not None and not claim.is_full:
+                await self._read_claim()
+            if self._is_stopping or monotonic() - self._backlog.waits_since() > self._patience:
+                self._give_back_waiting()
+            if claim is not None and claim.found:
+                await self._sleep.found_work(connection)
+            elif not self._settling.is_due and not self._watermark.should_sweep(monotonic()):
                 await self._rest(connection)
-            else:
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
-    async def _claim(self, connection: psycopg.AsyncConnection[Any]) -> int:
-        """Queue by queue in the order given, each until it has no more or the hands are full."""
-        claimed = 0
-        for queue, watermark in self._watermarks.items():
-            while (wanted := self._wanted()) > 0:
-                now = monotonic()
-                marks = watermark.marks(now)
-                jobs = await database.run_async(
-                    connection,
-                    calls.claim_from(queue, wanted, self._options.lease, self._options.name, marks),
-                )
-                watermark.claimed(jobs, wanted)
-                if marks is None:
-                    watermark.swept(monotonic(), monotonic() - now)
-                self.keeper.hold(jobs, since=now)
-                self._waiting.extend((job, now) for job in jobs)
-                claimed += len(jobs)
-                if len(jobs) == wanted or marks is None or not watermark.should_sweep(monotonic()):
-                    break
-        if claimed:
-            await self._stay_awake(connection)
-        return claimed
+    async def _turn(self, connection: psycopg.AsyncConnection[Any]) -> "_Claim | None":
+        """One round trip and one transaction: settles what is due, and claims for the hands that are free.
 
-    def _wanted(self) -> int:
-        if self._stopping:
-            return 0
-        return self._pace.hold_at_most() - len(self._waiting) - len(self._running)
-
-    def _start(self) -> None:
-        if self._stopping or (self._waiting and monotonic() - self._waiting[0][1] > self._patience):
-            self._give_back_waiting()
-        while self._waiting and len(self._running) < self._options.concurrency:
-            job, _ = self._waiting.popleft()
-            execution = Execution(job, self._tasks, self._threads, self._connections)
-            self._running[(job.id, job.attempt)] = execution
-            running = self._loop.create_task(self._execute(execution))
-            self._background.add(running)
-            running.add_done_callback(self._background.discard)
-
-    async def _execute(self, execution: Execution) -> None:
-        job = execution.claimed
+        What the last claim has brought is read once the next turn is on its way, so that the database need not wait.
+        """
+        claim = await self._next_claim(connection)
         try:
-            outcome = await execution.run()
-        except Exception as error:  # whatever a handler raises, its hand and its lease must not stay taken
-            log.exception("how a handler ended cannot be told", extra={"job": job.id, "task": job.task})
-            outcome = Failed(JobError(type(error).__name__, "how its handler ended cannot be told"))
-        if isinstance(outcome, Buried):
-            log.warning("job buried", extra={"job": job.id, "task": job.task, "reason": outcome.reason})
-        del self._running[(job.id, job.attempt)]
-        took = monotonic() - execution.started
-        self._pace.record(took)
-        log.debug(
-            "job ended",
-            extra={
-                "job": job.id,
-                "task": job.task,
-                "attempt": job.attempt,
-                "outcome": type(outcome).__name__.lower(),
-                "seconds": round(took, 6),
-            },
-        )
-        self._ended(job, outcome)
+            made = self._settling.calls()
+            if claim is not None:
+                *settled, claim.answer = await database.ask_together(connection, [*made, claim.call], self._read_claim)
+            elif made:
+                settled = await database.ask_together(connection, made, self._read_claim)
+            else:
+                settled = []
+        except REFUSALS:
+            await self._settling.settle_singly(connection)
+            return None
+        finally:
+            await self._read_claim()
+        self._settling.settled([await answer.read() for answer in settled])
+        if claim is not None and claim.is_sweep:
+            self._watermark.swept(monotonic(), monotonic() - claim.asked_at)
+        self._claim = claim
+        return claim
+
+    async def _next_claim(self, connection: psycopg.AsyncConnection[Any]) -> "_Claim | None":
+        wanted = self._wanted()
+        if wanted <= 0:
+            return None
+        now = monotonic()
+        order = self._lineup.order()
+        marks = self._watermark.marks(now, order)
+        if marks is not None:
+            call = calls.claim_from(marks, wanted, self._options.lease, self._options.name)
+            return _Claim(call, order, wanted, now, is_sweep=False)
+        if self._lineup.has_globs:
+            known = await database.run_async(connection, calls.ready_queues())
+            self._lineup.resolve(known)
+            order = self._lineup.order()
+        call = calls.sweep(order, wanted, self._options.lease, self._options.name)
+        return _Claim(call, order, wanted, now, is_sweep=True)
+
+    async def _read_claim(self) -> None:
+        claim, self._claim = self._claim, None
+        if claim is None or claim.answer is None:
+            return
+        jobs = await claim.answer.read()
+        rank = {queue: place for place, queue in enumerate(claim.order)}
+        jobs.sort(key=lambda job: (rank[job.queue], job.priority, job.run_at, job.id))
+        self._watermark.claimed(jobs, claim.wanted)
+        self.keeper.hold(jobs, since=claim.asked_at)
+        accepted = []
+        for job in jobs:
+            task = accept(job, self._tasks)
+            if isinstance(task, Task):
+                accepted.append(Waiting(job, task, claim.asked_at))
+            else:
+                self._settle(job, task)
+        self._backlog.add(accepted)
         self._start()
 
-    def _ended(self, job: ClaimedJob, outcome: Outcome) -> None:
+    def _wanted(self) -> int:
+        if self._is_stopping:
+            return 0
+        unread = 0 if self._claim is None else self._claim.found
+        return self._pace.hold_at_most() - unread - len(self._backlog) - len(self._running)
+
+    def _start(self) -> None:
+        while len(self._running) < self._options.concurrency and (waiting := self._backlog.take()) is not None:
+            if waiting.task.is_async:
+                on_loop = OnLoop(waiting.job, waiting.task, self._connections, self._loop, self._ended)
+                self._running[on_loop.key] = on_loop
+                on_loop.begin()
+            else:
+                self._threads.start(self._on_thread(waiting).run)
+
+    def _next_for_thread(self) -> Run | None:
+        """From a thread whose hand has just become free."""
+        waiting = None if self._is_stopping else self._backlog.take_for_thread()
+        return None if waiting is None else self._on_thread(waiting).run
+
+    def _on_thread(self, waiting: Waiting) -> OnThread:
+        shared = (waiting.job, waiting.task, self._connections, self._loop, self._ended_on_thread)
+        execution = OnThread(*shared, on_left_behind=self._threads.replace_one)
+        self._running[execution.key] = execution
+        return execution
+
+    def _ended_on_thread(self, execution: Execution, outcome: Outcome) -> None:
+        """From a thread. The loop is told once for all that end before it comes round to them."""
+        self._ended_on_threads.append((execution, outcome))
+        if not self._is_told_of_threads:
+            self._is_told_of_threads = True
+            with suppress(RuntimeError):  # the loop is closed: the worker has gone without this thread
+                self._loop.call_soon_threadsafe(self._hear_of_threads)
+
+    def _hear_of_threads(self) -> None:
+        self._is_told_of_threads = False
+        while self._ended_on_threads:
+            self._ended(*self._ended_on_threads.popleft())
+
+    def _ended(self, execution: Execution, outcome: Outcome) -> None:
+        job = execution.claimed
+        del self._running[execution.key]
+        self._pace.record(execution.seconds)
+        if log.isEnabledFor(logging.DEBUG):
+            about = {"job": job.id, "task": job.task, "attempt": job.attempt, "seconds": round(execution.seconds, 6)}
+            log.debug("job ended", extra={**about, "outcome": type(outcome).__name__.lower()})
+        self._settle(job, outcome)
+        self._start()
+
+    def _settle(self, job: ClaimedJob, outcome: Outcome) -> None:
+        if isinstance(outcome, Buried):
+            log.warning("job buried", extra={"job": job.id, "task": job.task, "reason": outcome.reason})
         self._settling.add(job, outcome)
-        self._stirred.set()
+        self._sleep.stir()
 
     def _give_back_waiting(self) -> None:
         """At a stop, and where the jobs before them take so long that a worker elsewhere should have them."""
-        while self._waiting:
-            self._ended(self._waiting.popleft()[0], Released())
+        for waiting in self._backlog.take_all():
+            self._settle(waiting.job, Released())
 
     async def _rest(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Until an outcome, a wake-up, or time to look again."""
         if self._wanted() <= 0:
-            await self._wait(1.0)
-            return
-        self._busy_since = None
-        nap = min(self._nap, HELD_UP_FOR) if self._settling else self._nap
-        if self._options.listen:
-            due = await database.run_async(connection, calls.fall_asleep(self._options.name, tuple(self._watermarks)))
-            if not self._is_asleep:
-                # What was committed before the flag was seen gets found by claiming once more.
-                self._is_asleep = True
-                return
-            if due is not None and due.total_seconds() < nap:
-                # Past that time nobody wakes this worker before it has written down the next one, so look soon again.
-                await self._wait(max(due.total_seconds(), 0.0))
-                self._nap = FIRST_NAP
-                return
-        await self._wait(nap)
-        self._nap = min(self._nap * 2, self._options.poll_interval.total_seconds())
+            await self._sleep.wait(1.0)
+        else:
+            await self._sleep.rest(connection, at_most=HELD_UP_FOR if self._settling else float("inf"))
 
-    async def _wait(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stirred.wait()
 
-    async def _stay_awake(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        """Found work: look again soon, and after a while of it let nobody notify us."""
-        now = monotonic()
-        self._nap = FIRST_NAP
-        self._busy_since = self._busy_since or now
-        if self._is_asleep and now - self._busy_since > BUSY_BEFORE_WAKING_UP:
-            await database.run_async(connection, calls.wake_up(self._options.name))
-            self._is_asleep = False
+@dataclass(slots=True)
+class _Claim:
+    call: calls.Call[list[ClaimedJob]]
+    order: list[str]
+    """The queues, the first first."""
+    wanted: int
+    asked_at: float
+    is_sweep: bool
+    answer: database.Answer[list[ClaimedJob]] | None = None
+
+    @property
+    def found(self) -> int:
+        return 0 if self.answer is None else len(self.answer)
+
+    @property
+    def is_full(self) -> bool:
+        return self.found == self.wanted
 
 
 async def _settle_in(connection: psycopg.AsyncConnection[Any]) -> None:

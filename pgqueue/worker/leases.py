@@ -2,8 +2,11 @@
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from itertools import groupby
+from operator import attrgetter
 from time import monotonic
 from typing import Any
 
@@ -40,8 +43,8 @@ class LeaseKeeper:
     def hold(self, jobs: Iterable[ClaimedJob], since: float) -> None:
         """since: when the claim was sent, so that the lease cannot have begun earlier."""
         with self._lock:
-            for job in jobs:
-                self._held.setdefault(job.lease_id, {})[(job.id, job.attempt)] = since
+            for lease, batch in groupby(jobs, key=attrgetter("lease_id")):
+                self._held.setdefault(lease, {}).update(dict.fromkeys([(job.id, job.attempt) for job in batch], since))
 
     def let_go(self, jobs: Iterable[ClaimedJob]) -> list[int]:
         """Returns the leases that hold nothing any more."""
@@ -56,9 +59,7 @@ class LeaseKeeper:
 
     def emptied_by(self, jobs: Sequence[ClaimedJob]) -> list[int]:
         """The leases that would hold nothing any more."""
-        leaving: dict[int, int] = {}
-        for job in jobs:
-            leaving[job.lease_id] = leaving.get(job.lease_id, 0) + 1
+        leaving = Counter([job.lease_id for job in jobs])
         with self._lock:
             return [lease for lease, count in leaving.items() if len(self._held.get(lease, ())) <= count]
 

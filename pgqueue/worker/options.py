@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from ..errors import WorkerMisconfigured
+from .lineup import Lineup
 
 
 def _default_name() -> str:
@@ -31,10 +32,7 @@ class Options:
     log_level: str = "info"
 
     def __post_init__(self) -> None:
-        if not self.queues or not all(self.queues):
-            raise WorkerMisconfigured("a queue's name is empty: give --queues names such as default,email")
-        if len(set(self.queues)) < len(self.queues):
-            raise WorkerMisconfigured(f"--queues names a queue twice: {','.join(self.queues)}")
+        Lineup(self.queues)
         for name in ("concurrency", "processes"):
             if getattr(self, name) < 1:
                 raise WorkerMisconfigured(f"--{name} is {getattr(self, name)}: give at least 1")

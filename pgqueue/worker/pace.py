@@ -3,7 +3,7 @@
 AHEAD_SECONDS = 0.05
 """Work that may wait in memory: what the hands finish in this time, so nothing is held back for longer."""
 
-MOST_AHEAD = 500
+MOST_AHEAD = 1000
 _WEIGHT = 0.05
 
 

@@ -15,6 +15,7 @@ from ..errors import PgqueueError
 from ..listener import Listener
 from ..tasks import Tasks
 from .dispatcher import Dispatcher
+from .lineup import Lineup
 from .loading import load
 from .maintenance import Maintenance
 from .options import Options
@@ -81,8 +82,9 @@ async def _run(dsn: str, options: Options, tasks: Tasks, is_pooled: bool, superv
         "worker started",
         extra={"worker": options.name, "queues": ",".join(options.queues), "tasks": len(tasks), "pid": os.getpid()},
     )
+    lineup = Lineup(options.queues)
     for task in tasks:
-        if task.queue not in options.queues:
+        if not lineup.serves(task.queue):
             log.warning(
                 f"jobs of {task.name} go to queue {task.queue}, which this worker does not serve: add it to --queues,"
                 " or start another worker for it"

@@ -9,8 +9,8 @@ import psycopg
 
 from .. import calls, database
 from ..calls import Call
-from ..errors import InvalidInput, JobNotFound, StaleAttempt
-from ..jobs import Buried, Cancelled, ClaimedJob, Done, Failed, JobError, JobId, Lost, Outcome, Released, Settled
+from ..errors import InvalidInput, JobNotFound, StaleAttempt, WrongState
+from ..jobs import Buried, Cancelled, ClaimedJob, Done, Failed, JobError, Lost, Outcome, Released, Settled
 from .leases import LeaseKeeper
 
 log = logging.getLogger("pgqueue.worker")
@@ -22,6 +22,12 @@ _REMEMBERED_LEASES = 1000
 
 # A value that the database, a constraint or somebody's trigger will not take: to try again would change nothing.
 _POISON = (InvalidInput, psycopg.DataError, psycopg.IntegrityError, psycopg.errors.RaiseException)
+_LOCKED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+
+REFUSALS = (WrongState, JobNotFound, *_POISON, *_LOCKED)
+"""What a batch may fail with though the connection is sound: then each goes by itself."""
+
+Ended = tuple[ClaimedJob, Outcome]
 
 
 class Settling:
@@ -29,107 +35,109 @@ class Settling:
 
     def __init__(self, keeper: LeaseKeeper) -> None:
         self._keeper = keeper
-        self._outcomes: dict[tuple[JobId, int], tuple[ClaimedJob, Outcome]] = {}
-        self._held_up: dict[tuple[JobId, int], float] = {}
+        self._new: list[Ended] = []
+        self._sent: list[Ended] = []
+        self._held_up: list[tuple[float, Ended]] = []
         self._empty_leases: list[int] = []
 
     def __bool__(self) -> bool:
-        return bool(self._outcomes)
+        return bool(self._new or self._sent or self._held_up)
 
     @property
     def is_due(self) -> bool:
         """There is something to try now."""
         now = monotonic()
-        return any(self._held_up.get(key, now) <= now for key in self._outcomes)
+        return bool(self._new or self._sent) or any(until <= now for until, _ in self._held_up)
 
     @property
     def is_held_up(self) -> bool:
         """All that is left is locked by somebody, as far as was tried."""
-        return self._outcomes.keys() <= self._held_up.keys()
+        return not (self._new or self._sent)
 
     def add(self, job: ClaimedJob, outcome: Outcome) -> None:
-        self._outcomes[(job.id, job.attempt)] = (job, outcome)
+        self._new.append((job, outcome))
 
-    async def settle(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        """A lost connection raises, and loses nothing: call again with a new one."""
+    def calls(self) -> list[Call[Any]]:
+        """All that is due, to be run in one transaction; then call settled or, after a refusal, settle_singly. What was
+        sent and not answered, because the connection was lost, is sent again."""
         now = monotonic()
-        done: list[tuple[ClaimedJob, Done]] = []
-        singly: list[tuple[ClaimedJob, Outcome]] = []
-        for key, (job, outcome) in self._outcomes.items():
-            if isinstance(outcome, Done) and key not in self._held_up:
-                done.append((job, outcome))
-            elif self._held_up.get(key, now) <= now:
-                singly.append((job, outcome))
-        if done:
+        self._sent += self._new
+        self._sent += [ended for until, ended in self._held_up if until <= now]
+        self._new = []
+        self._held_up = [(until, ended) for until, ended in self._held_up if until > now]
+        if not self._sent:
+            return []
+        return _calls_for(self._sent, self._empty_leases + self._keeper.emptied_by([job for job, _ in self._sent]))
+
+    def settled(self, answers: Sequence[Any]) -> None:
+        for refused in answers:
+            for id in refused or ():
+                log.warning("outcome refused, the job was not this attempt's any more", extra={"job": id})
+        self._let_go([job for job, _ in self._sent])
+        if any(isinstance(outcome, Done | Failed) for _, outcome in self._sent):
+            self._empty_leases.clear()
+        self._sent = []
+
+    async def settle_singly(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """A lost connection raises, and loses nothing: call again with a new one."""
+        while self._sent:
+            job, outcome = self._sent[-1]
             try:
-                await self._complete_many(connection, done)
-            except (*_POISON, psycopg.errors.LockNotAvailable):
-                singly += done
-        for job, outcome in singly:
-            try:
-                await self._settle_one(connection, job, outcome)
-            except psycopg.errors.LockNotAvailable:
+                await _settle_one(connection, job, outcome)
+            except _LOCKED:
                 log.warning("somebody keeps a job locked, its outcome waits", extra={"job": job.id})
-                self._held_up[(job.id, job.attempt)] = monotonic() + HELD_UP_FOR
+                self._held_up.append((monotonic() + HELD_UP_FOR, (job, outcome)))
             else:
                 self._let_go([job])
-
-    async def _complete_many(
-        self, connection: psycopg.AsyncConnection[Any], done: Sequence[tuple[ClaimedJob, Done]]
-    ) -> None:
-        jobs = [job for job, _ in done]
-        refused = await database.run_async(
-            connection,
-            calls.complete_many(
-                [(job.id, job.attempt, outcome.result) for job, outcome in done],
-                self._empty_leases + self._keeper.emptied_by(jobs),
-            ),
-        )
-        self._let_go(jobs)
-        self._empty_leases.clear()
-        for id in refused:
-            log.warning("completion refused, the job was not this attempt's any more", extra={"job": id})
-
-    async def _settle_one(self, connection: psycopg.AsyncConnection[Any], job: ClaimedJob, outcome: Outcome) -> None:
-        about = {"job": job.id, "task": job.task, "attempt": job.attempt}
-        try:
-            try:
-                await _tell(connection, job, outcome)
-            except _POISON as error:
-                log.exception("the database cannot take this outcome, the job is buried", extra=about)
-                failure = JobError(type(error).__name__, str(error))
-                await _tell(connection, job, Buried("its outcome could not be stored", failure))
-        except (StaleAttempt, JobNotFound) as error:
-            log.warning("outcome refused", extra=about | {"error": str(error)})
+            self._sent.pop()
 
     def _let_go(self, jobs: Sequence[ClaimedJob]) -> None:
-        for job in jobs:
-            del self._outcomes[(job.id, job.attempt)]
-            self._held_up.pop((job.id, job.attempt), None)
         self._empty_leases += self._keeper.let_go(jobs)
-        # While nothing succeeds nobody drops them; the reaper does, once they have run out.
+        # While nothing is settled in a batch nobody drops them; the reaper does, once they have run out.
         del self._empty_leases[:-_REMEMBERED_LEASES]
 
 
+async def _settle_one(connection: psycopg.AsyncConnection[Any], job: ClaimedJob, outcome: Outcome) -> None:
+    about = {"job": job.id, "task": job.task, "attempt": job.attempt}
+    try:
+        try:
+            await _tell(connection, job, outcome)
+        except _POISON as error:
+            log.exception("the database cannot take this outcome, the job is buried", extra=about)
+            failure = JobError(type(error).__name__, str(error))
+            await _tell(connection, job, Buried("its outcome could not be stored", failure))
+    except (StaleAttempt, JobNotFound) as error:
+        log.warning("outcome refused", extra=about | {"error": str(error)})
+
+
 async def _tell(connection: psycopg.AsyncConnection[Any], job: ClaimedJob, outcome: Outcome) -> None:
-    call = _call_for(job, outcome)
-    if call is not None:
-        await database.run_async(connection, call)
+    for call in _calls_for([(job, outcome)], []):
+        for id in await database.run_async(connection, call) or ():
+            log.warning("outcome refused, the job was not this attempt's any more", extra={"job": id})
 
 
-def _call_for(job: ClaimedJob, outcome: Outcome) -> Call[Any] | None:
-    match outcome:
-        case Done(result):
-            return calls.complete(job.id, job.attempt, result)
-        case Failed(error, retry_in):
-            return calls.fail(job.id, job.attempt, error, retry_in)
-        case Released(delay, priority):
-            return calls.release(job.id, job.attempt, delay, priority)
-        case Buried(reason, error):
-            return calls.bury(job.id, job.attempt, reason, error)
-        case Cancelled(reason):
-            return calls.cancel_held(job.id, job.attempt, reason)
-        case Settled() | Lost():
-            return None
-        case _:
-            assert_never(outcome)
+def _calls_for(ended: Sequence[Ended], empty_leases: Sequence[int]) -> list[Call[Any]]:
+    """Successes and failures in a batch each, which also drops leases that are empty by then; what is rare singly."""
+    done, failed, singly = [], [], []
+    for job, outcome in ended:
+        match outcome:
+            case Done(result):
+                done.append((job.id, job.attempt, result))
+            case Failed(error, retry_in):
+                failed.append((job.id, job.attempt, error, retry_in))
+            case Released(delay, priority):
+                singly.append(calls.release(job.id, job.attempt, delay, priority))
+            case Buried(reason, error):
+                singly.append(calls.bury(job.id, job.attempt, reason, error))
+            case Cancelled(reason):
+                singly.append(calls.cancel_held(job.id, job.attempt, reason))
+            case Settled() | Lost():
+                pass
+            case _:
+                assert_never(outcome)
+    batches: list[Call[Any]] = [*singly]
+    if failed:
+        batches.append(calls.fail_many(failed, () if done else empty_leases))
+    if done:
+        batches.append(calls.complete_many(done, empty_leases))
+    return batches

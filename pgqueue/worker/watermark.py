@@ -1,4 +1,4 @@
-"""Where to start the next claim of a queue: at the marks, the last claimed positions, or with a sweep from the start.
+"""Where to start the next claim: at the marks, the last claimed positions, or with a sweep from the start.
 
 docs/decisions/0002 says why and has the figures: dead index entries before the mark are never read again, and the
 sweep finds what lands below it, such as late commits and new priorities.
@@ -17,29 +17,31 @@ SWEEP_SHARE = 20.0
 
 
 class Watermark:
-    """Times are seconds of a monotonic clock."""
+    """A mark for each priority of each queue. Times are seconds of a monotonic clock."""
 
     def __init__(self) -> None:
-        self._marks: dict[int, Mark] = {}
+        self._marks: dict[tuple[str, int], Mark] = {}
         self._swept_at = float("-inf")
         self._cost = 0.0
         self._came_short = True
 
-    def marks(self, now: float) -> dict[int, Mark] | None:
-        """For the next claim; None means sweep."""
+    def marks(self, now: float, order: Sequence[str]) -> list[Mark] | None:
+        """For the next claim, in this order of queues, the most urgent priority first. None means sweep."""
         overdue = now - self._swept_at >= max(SWEEP_EVERY, SWEEP_SHARE * self._cost)
-        return None if overdue or not self._marks or self.should_sweep(now) else self._marks
+        if overdue or self.should_sweep(now):
+            return None
+        rank = {queue: place for place, queue in enumerate(order)}
+        served = [mark for mark in self._marks.values() if mark.queue in rank]
+        return sorted(served, key=lambda mark: (rank[mark.queue], mark.priority)) or None
 
     def should_sweep(self, now: float) -> bool:
         """The last claim came short, and a sweep now would be worth its cost."""
         return self._came_short and now - self._swept_at >= SWEEP_SHARE * self._cost
 
     def claimed(self, jobs: Sequence[ClaimedJob], wanted: int) -> None:
-        """A mark follows the last claim of its priority, also back down where a sweep found work below it."""
-        last: dict[int, Mark] = {}
-        for job in jobs:
-            last[job.priority] = max(last.get(job.priority, (job.run_at, job.id)), (job.run_at, job.id))
-        self._marks |= last
+        """Jobs in their order. A mark follows the last of its priority, also down where a sweep found work below it."""
+        last = {(job.queue, job.priority): job for job in jobs}
+        self._marks |= {key: Mark(*key, job.run_at, job.id) for key, job in last.items()}
         self._came_short = len(jobs) < wanted
 
     def swept(self, now: float, cost: float) -> None:

@@ -1,0 +1,264 @@
+"""One attempt on its way through its handler, on the event loop or on a thread, and what its end means."""
+
+import asyncio
+import logging
+import threading
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from enum import StrEnum
+from time import monotonic
+from typing import Any
+
+from .. import codec
+from ..errors import InvalidInput
+from ..jobs import Buried, Cancelled, ClaimedJob, Done, Failed, JobError, Lost, Outcome, Released, Settled
+from ..running import Bury, Cancel, Connections, Job, JobInterrupted, Retry, Snooze
+from ..tasks import Task, Tasks
+from .threads import interrupt
+
+log = logging.getLogger("pgqueue.worker")
+
+ASK_BEFORE_INTERRUPT = timedelta(seconds=2)
+"""How long a def handler may look at job.should_stop before it is interrupted."""
+
+LEAVE_BEHIND_AFTER = timedelta(seconds=5)
+"""How long an interrupted thread may stay in code that cannot be interrupted, such as a system call."""
+
+UNKNOWN_TASK_DELAY = timedelta(seconds=15)
+UNKNOWN_TASK_LONGEST_DELAY = timedelta(minutes=10)
+
+
+class Stop(StrEnum):
+    """Why a running handler is stopped."""
+
+    CANCEL = "cancel"
+    LOST = "lost"
+    TIMEOUT = "timeout"
+    SHUTDOWN = "shutdown"
+
+
+def accept(job: ClaimedJob, tasks: Tasks) -> Task | Released | Buried:
+    """The task that the job runs; or its outcome, where there is nothing to run."""
+    task = tasks.get(job.task)
+    if task is None:
+        # A worker of the next release may know it: the job waits, twice as long each time.
+        delay = min(UNKNOWN_TASK_LONGEST_DELAY, UNKNOWN_TASK_DELAY * 2 ** min(job.attempt - 1, 10))
+        log.warning(
+            f"no task of this name here, looking again in {delay}: deploy a worker that has it, or cancel the job",
+            extra={"job": job.id, "task": job.task, "attempt": job.attempt},
+        )
+        return Released(delay)
+    misfit = job.unreadable or task.misfit(job.args)
+    return task if misfit is None else Buried(misfit)
+
+
+class Execution:
+    """What both kinds share. on_end(execution, outcome) is called once, on the event loop or on the thread."""
+
+    def __init__(
+        self,
+        claimed: ClaimedJob,
+        task: Task,
+        connections: Connections,
+        loop: asyncio.AbstractEventLoop,
+        on_end: "Callable[[Execution, Outcome], None]",
+    ) -> None:
+        self.claimed = claimed
+        self.key = (claimed.id, claimed.attempt)
+        self.seconds = 0.0
+        """From when it was given a hand to its end."""
+        self._started = monotonic()
+        self._task = task
+        self._job = Job(claimed, connections)
+        self._loop = loop
+        self._on_end = on_end
+        self._why: Stop | None = None
+
+    def stop(self, why: Stop) -> None:
+        """On the event loop. The first reason stands."""
+        if self._why is not None:
+            return
+        if why is Stop.LOST and self._job.is_settled:  # gone because the handler itself has completed it
+            return
+        self._why = why
+        self._job.stop()
+        self._break_off()
+
+    def _break_off(self) -> None:
+        raise NotImplementedError
+
+    def _arguments(self) -> dict[str, Any]:
+        if self._task.job_parameter is None:
+            return self.claimed.args
+        return self.claimed.args | {self._task.job_parameter: self._job}
+
+    def _returned(self, result: object) -> Outcome:
+        """The work is done, so a result that cannot be kept is for a human, not for another run."""
+        if self._job.is_settled:
+            return Settled()
+        if result is None:
+            return Done()
+        try:
+            return Done(codec.encode(result, "result"))
+        except InvalidInput as error:
+            return Buried(str(error), _job_error(error))
+
+    def _raised(self, error: BaseException) -> Outcome:
+        try:
+            return self._meaning_of(error)
+        except Exception as fault:  # whatever a handler raises, its hand and its lease must not stay taken
+            log.exception("how a handler ended cannot be told", extra=self._about())
+            return Failed(JobError(type(fault).__name__, "how its handler ended cannot be told"))
+
+    def _meaning_of(self, error: BaseException) -> Outcome:
+        """The reason for a stop comes before all."""
+        is_interruption = isinstance(error, asyncio.CancelledError | JobInterrupted)
+        if self._job.is_settled:
+            if not is_interruption:
+                log.error("handler failed after it had completed its job", extra=self._about(), exc_info=error)
+            return Settled()
+        if is_interruption:
+            match self._why:
+                case Stop.LOST:
+                    return Lost()
+                case Stop.CANCEL:
+                    return Cancelled()
+                case Stop.SHUTDOWN:
+                    return Released()
+                case Stop.TIMEOUT:
+                    message = f"ran longer than its timeout of {self.claimed.timeout}"
+                    log.warning(f"job {message}", extra=self._about())
+                    return Failed(JobError("TimeoutError", message, _trace(error), timed_out=True), self._retry_in())
+                case None:
+                    pass
+        match error:
+            case Snooze() | Bury() | Cancel():
+                return error.outcome
+            case Retry():
+                return Failed(_job_error(error), error.retry_in or self._retry_in())
+            case KeyboardInterrupt() | GeneratorExit():
+                return Released()
+        log.warning("job failed", extra=self._about(), exc_info=error)
+        if not self._task.retries(error):
+            return Buried(f"{type(error).__name__} is not retried", _job_error(error))
+        return Failed(_job_error(error), self._retry_in())
+
+    def _retry_in(self) -> timedelta | None:
+        """None: the database's own backoff. A broken policy must not cost the job its retry."""
+        if self._task.backoff is None:
+            return None
+        try:
+            return max(timedelta(), self._task.backoff(self.claimed.failures))
+        except Exception:
+            log.exception("the retry policy failed, the default delay is used", extra=self._about())
+            return None
+
+    def _about(self) -> dict[str, Any]:
+        return {"job": self.claimed.id, "task": self.claimed.task, "attempt": self.claimed.attempt}
+
+
+class OnLoop(Execution):
+    """An async handler, on a task of its own, so that context variables of one job are not seen by the next."""
+
+    def begin(self) -> None:
+        self._runner = self._loop.create_task(self._run())
+        self._has_begun = False
+
+    async def _run(self) -> None:
+        self._has_begun = True
+        timer = None
+        if self.claimed.timeout is not None:
+            timer = self._loop.call_later(self.claimed.timeout.total_seconds(), self.stop, Stop.TIMEOUT)
+        try:
+            if self._why is not None:
+                raise asyncio.CancelledError
+            outcome = self._returned(await self._task.function(**self._arguments()))
+        except BaseException as error:
+            outcome = self._raised(error)
+        if timer is not None:
+            timer.cancel()
+        self.seconds = monotonic() - self._started
+        self._on_end(self, outcome)
+
+    def _break_off(self) -> None:
+        if self._has_begun:  # if not, it sees the reason when it begins
+            self._runner.cancel()
+
+
+class OnThread(Execution):
+    """A def handler. on_end is called on its thread, or on the event loop where the thread had no part in the end."""
+
+    def __init__(self, *shared: Any, on_left_behind: Callable[[], None]) -> None:
+        super().__init__(*shared)
+        self._on_left_behind = on_left_behind
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+        self._has_begun = False
+        self._is_over = False
+
+    def run(self) -> bool:
+        """On a thread. False if it was left behind, and must not take another job."""
+        with self._lock:
+            if self._is_over:
+                return True
+            self._has_begun = True
+            self._thread = threading.get_ident()
+        if self.claimed.timeout is not None:
+            seconds = self.claimed.timeout.total_seconds()
+            self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self.stop, Stop.TIMEOUT)
+        return self._end(self._call())
+
+    def _call(self) -> Outcome:
+        try:
+            try:
+                result = self._task.function(**self._arguments())
+            finally:
+                with self._lock:
+                    self._thread = None
+                    # One that was sent but has not struck yet must not strike the next job.
+                    interrupt(threading.get_ident(), None)
+        except BaseException as error:
+            return self._raised(error)
+        return self._returned(result)
+
+    def _end(self, outcome: Outcome) -> bool:
+        with self._lock:
+            if self._is_over:
+                return False
+            self._is_over = True
+        self.seconds = monotonic() - self._started
+        self._on_end(self, outcome)
+        return True
+
+    def _break_off(self) -> None:
+        """Asks, then interrupts, then leaves the thread behind. A job that has not begun just does not begin."""
+        if not self._has_begun and self._end(self._raised(JobInterrupted())):
+            return
+        patience = timedelta() if self._why is Stop.TIMEOUT else ASK_BEFORE_INTERRUPT
+        self._loop.call_later(patience.total_seconds(), self._interrupt)
+
+    def _interrupt(self) -> None:
+        with self._lock:
+            if self._is_over:
+                return
+            if self._thread is not None:
+                interrupt(self._thread, JobInterrupted)
+        self._loop.call_later(LEAVE_BEHIND_AFTER.total_seconds(), self._leave_behind)
+
+    def _leave_behind(self) -> None:
+        if self._end(self._raised(JobInterrupted())):
+            log.error("handler does not end, its thread is left behind", extra=self._about())
+            self._on_left_behind()
+
+
+def _job_error(error: BaseException) -> JobError:
+    try:
+        message = str(error)
+    except Exception:
+        message = "its text cannot be printed"
+    return JobError(type(error).__name__, message, _trace(error))
+
+
+def _trace(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))

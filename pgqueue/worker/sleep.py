@@ -1,0 +1,75 @@
+"""How an idle worker waits: it says that it sleeps, looks again in growing naps, and is stirred by whoever has news."""
+
+import asyncio
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+import psycopg
+
+from .. import calls, database
+from .lineup import Lineup
+from .options import Options
+
+FIRST_NAP = 0.02
+"""Seconds until the first look after falling asleep; it doubles up to the poll interval. A commit that races with
+falling asleep sends no notification: these looks close the gap."""
+
+BUSY_BEFORE_WAKING_UP = 1.0
+"""Seconds of work after which the worker says that it is awake, so that at low rates the flag does not churn."""
+
+
+class Sleep:
+    def __init__(self, options: Options, lineup: Lineup) -> None:
+        self._options = options
+        self._lineup = lineup
+        self._stirred = asyncio.Event()
+        self._is_asleep = False
+        self._busy_since: float | None = None
+        self._nap = FIRST_NAP
+
+    def wake(self) -> None:
+        """There may be work: look at once, and soon again."""
+        self._nap = FIRST_NAP
+        self._stirred.set()
+
+    def stir(self) -> None:
+        """There is news from inside the worker."""
+        self._stirred.set()
+
+    def listen(self) -> None:
+        """From here on, what stirs cuts the next wait short."""
+        self._stirred.clear()
+
+    async def wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stirred.wait()
+
+    async def rest(self, connection: psycopg.AsyncConnection[Any], at_most: float) -> None:
+        """There was nothing to claim. Returns when it is time to look again, after at_most seconds by the latest."""
+        self._busy_since = None
+        nap = min(self._nap, at_most)
+        if self._options.listen:
+            names, globs = self._lineup.names_and_globs()
+            due = await database.run_async(connection, calls.fall_asleep(self._options.name, names, globs))
+            if not self._is_asleep:
+                # What was committed before the flag was seen gets found by claiming once more.
+                self._is_asleep = True
+                return
+            if due is not None and due.total_seconds() < nap:
+                # Past that time nobody wakes this worker before it has written down the next one, so look soon again.
+                await self.wait(max(due.total_seconds(), 0.0))
+                self._nap = FIRST_NAP
+                return
+        await self.wait(nap)
+        self._nap = min(self._nap * 2, self._options.poll_interval.total_seconds())
+
+    async def found_work(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Look again soon, and after a while of it let nobody notify us."""
+        now = monotonic()
+        self._nap = FIRST_NAP
+        self._busy_since = self._busy_since or now
+        if self._is_asleep and now - self._busy_since > BUSY_BEFORE_WAKING_UP:
+            await database.run_async(connection, calls.wake_up(self._options.name))
+            self._is_asleep = False
