@@ -3,7 +3,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test check schema lock
+.PHONY: demo test check bench schema lock
 
 demo: .venv/.ready
 	$(BIN)/pgqueue demo
@@ -16,6 +16,10 @@ check: .venv/.ready
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Writes docs/benchmarks.md; BENCH="drain latency --rounds 5" runs some of it.
+bench: .venv/.ready
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # Dumps the newest schema into docs/schema.sql; tests/test_docs.py checks that it is up to date.
 schema: .venv/.ready

@@ -312,9 +312,6 @@ CREATE FUNCTION pgqueue.claim(queue text DEFAULT 'default'::text, max_jobs integ
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
-declare
-    holder     text := coalesce(claim.worker, 'backend ' || pg_backend_pid());
-    found_jobs integer;
 begin
     perform pgqueue.check_duration('lease', coalesce(lease, interval '0'), false);
     if max_jobs is null or max_jobs < 1 then
@@ -324,18 +321,10 @@ begin
         perform pgqueue.reject('queue is empty: name a queue, such as ''default''');
     end if;
     return query
-    select c.id, c.attempt, c.task, c.args, c.headers, c.queue, c.priority, c.run_at, c.enqueued_at, c.failures,
-           c.losses, c.timeout, c.lease_expires_at
-      from pgqueue.claim_from(array[claim.queue], max_jobs, lease, holder) c
-     order by c.priority, c.run_at, c.id;
-    get diagnostics found_jobs = row_count;
-    if found_jobs < max_jobs and pgqueue.reap() > 0 then
-        return query
-        select c.id, c.attempt, c.task, c.args, c.headers, c.queue, c.priority, c.run_at, c.enqueued_at, c.failures,
-               c.losses, c.timeout, c.lease_expires_at
-          from pgqueue.claim_from(array[claim.queue], max_jobs - found_jobs, lease, holder) c
-         order by c.priority, c.run_at, c.id;
-    end if;
+    select s.id, s.attempt, s.task, s.args, s.headers, s.queue, s.priority, s.run_at, s.enqueued_at, s.failures,
+           s.losses, s.timeout, s.lease_expires_at
+      from pgqueue.sweep(array[queue], max_jobs, lease, coalesce(worker, 'backend ' || pg_backend_pid())) s
+     order by s.priority, s.run_at, s.id;
 end
 $$;
 
@@ -413,7 +402,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION pgqueue.claim_from(queues text[], max_jobs integer, lease interval, worker text, priorities smallint[], run_ats timestamp with time zone[], ids bigint[]) IS 'What pgqueue''s own worker calls: a claim that starts at marks, or sweeps.';
+COMMENT ON FUNCTION pgqueue.claim_from(queues text[], max_jobs integer, lease interval, worker text, priorities smallint[], run_ats timestamp with time zone[], ids bigint[]) IS 'A claim from several queues that starts at marks, or at the start.';
 
 CREATE FUNCTION pgqueue.clock() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
@@ -581,10 +570,14 @@ begin
     if fault is not null then
         perform pgqueue.reject(fault);
     end if;
-    -- A key that is taken needs no room: to enqueue again is safe in a full queue too.
-    perform pgqueue.check_room(coalesce(enqueue.queue, 'default'), octet_length(enqueue.args::text), 1)
-      where enqueue.unique_key is null
-         or not exists (select from pgqueue.job j where j.unique_key = enqueue.unique_key);
+    -- Only a queue with settings of its own, or arguments beyond the default limit, need a closer look. A key that is
+    -- taken needs no room: to enqueue again is safe in a full queue too.
+    if octet_length(args::text) > 1048576 or exists (select from pgqueue.queue q
+                                                     where q.name = coalesce(enqueue.queue, 'default')) then
+        perform pgqueue.check_room(coalesce(enqueue.queue, 'default'), octet_length(enqueue.args::text), 1)
+          where enqueue.unique_key is null
+             or not exists (select from pgqueue.job j where j.unique_key = enqueue.unique_key);
+    end if;
     -- A conflicting insert waits for the other transaction: if that rolls back, ours goes in. The loop turns only
     -- where the other job ended between the two statements.
     loop
@@ -1418,6 +1411,24 @@ CREATE FUNCTION pgqueue.still_here(name text, session uuid, state text) RETURNS 
 $$;
 
 COMMENT ON FUNCTION pgqueue.still_here(name text, session uuid, state text) IS 'Presence, every few seconds; false where the row is another''s or gone.';
+
+CREATE FUNCTION pgqueue.sweep(queues text[], max_jobs integer, lease interval, worker text) RETURNS SETOF pgqueue.claimed_with_lease
+    LANGUAGE plpgsql ROWS 100
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    found_jobs integer;
+begin
+    return query select * from pgqueue.claim_from(queues, max_jobs, lease, worker);
+    get diagnostics found_jobs = row_count;
+    if found_jobs < max_jobs and pgqueue.reap() > 0 then
+        return query select * from pgqueue.claim_from(queues, max_jobs - found_jobs, lease, worker);
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.sweep(queues text[], max_jobs integer, lease interval, worker text) IS 'What pgqueue''s own worker calls: a claim from the start that reaps where it comes short.';
 
 CREATE FUNCTION pgqueue.wake(queue text, run_at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql

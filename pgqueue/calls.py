@@ -154,7 +154,7 @@ def claim(queue: str, max_jobs: int, lease: timedelta, worker: str | None = None
 def sweep(queues: Sequence[str], max_jobs: int, lease: timedelta, worker: str) -> Call[list[ClaimedJob]]:
     """The claim of our own worker from the start of each queue, the first queue first."""
     return Call(
-        _CLAIMED + ", lease_id from pgqueue.claim_from(%(queues)s::text[], %(max_jobs)s::int, %(lease)s, %(worker)s)",
+        _CLAIMED + ", lease_id from pgqueue.sweep(%(queues)s::text[], %(max_jobs)s::int, %(lease)s, %(worker)s)",
         _claimed,
         {
             "queues": list(queues),

@@ -13,6 +13,7 @@ from psycopg.sql import SQL, Composed, Identifier
 
 from . import calls, database, schema
 from .errors import PgqueueError
+from .worker.lineup import Lineup
 
 Connection = psycopg.Connection[Any]
 _OLDEST_POSTGRESQL = 15
@@ -190,11 +191,13 @@ def running_jobs(connection: Connection) -> Finding:
 
 
 def served_queues(connection: Connection) -> Finding:
-    query = """
-        select array_agg(q.queue order by q.queue) from pgqueue.queues q
-         where q.ready > 0 and q.paused_until is null and not exists
-               (select from pgqueue.workers w where w.state <> 'dead' and q.queue = any (w.queues))"""
-    queues = _value(connection, query)
+    waiting = "select queue from pgqueue.queues where ready > 0 and paused_until is null order by queue"
+    lineups = [
+        Lineup(row[0])
+        for row in connection.execute("select queues from pgqueue.workers where state <> 'dead'").fetchall()
+    ]
+    names = [row[0] for row in connection.execute(waiting).fetchall()]
+    queues = [name for name in names if not any(lineup.serves(name) for lineup in lineups)]
     if not queues:
         return Finding("queues", Status.OK, "every queue with ready jobs is paused, or has a worker")
     cure = f"Start pgqueue worker MODULE --queues {','.join(queues)}, unless a worker of another kind serves them."

@@ -145,10 +145,14 @@ begin
     if fault is not null then
         perform pgqueue.reject(fault);
     end if;
-    -- A key that is taken needs no room: to enqueue again is safe in a full queue too.
-    perform pgqueue.check_room(coalesce(enqueue.queue, 'default'), octet_length(enqueue.args::text), 1)
-      where enqueue.unique_key is null
-         or not exists (select from pgqueue.job j where j.unique_key = enqueue.unique_key);
+    -- Only a queue with settings of its own, or arguments beyond the default limit, need a closer look. A key that is
+    -- taken needs no room: to enqueue again is safe in a full queue too.
+    if octet_length(args::text) > 1048576 or exists (select from pgqueue.queue q
+                                                     where q.name = coalesce(enqueue.queue, 'default')) then
+        perform pgqueue.check_room(coalesce(enqueue.queue, 'default'), octet_length(enqueue.args::text), 1)
+          where enqueue.unique_key is null
+             or not exists (select from pgqueue.job j where j.unique_key = enqueue.unique_key);
+    end if;
     -- A conflicting insert waits for the other transaction: if that rolls back, ours goes in. The loop turns only
     -- where the other job ended between the two statements.
     loop

@@ -94,9 +94,30 @@ begin
               j.failures, j.losses, j.timeout, moment + claim_from.lease, new_lease;
 end
 $$;
-comment on function pgqueue.claim_from is 'What pgqueue''s own worker calls: a claim that starts at marks, or sweeps.';
+comment on function pgqueue.claim_from is 'A claim from several queues that starts at marks, or at the start.';
 
--- Who calls it: any program, in any language. Needs no reaper: where it comes back short, it reaps before it looks again.
+-- A claim from the start of each queue that, where it comes back short, reaps and looks again. So whoever has hands free
+-- finds by itself what the dead have left, and needs no reaper.
+create function pgqueue.sweep(queues text[], max_jobs integer, lease interval, worker text)
+    returns setof pgqueue.claimed_with_lease
+language plpgsql
+set search_path = pg_catalog, pg_temp
+rows 100
+as $$
+#variable_conflict use_column
+declare
+    found_jobs integer;
+begin
+    return query select * from pgqueue.claim_from(queues, max_jobs, lease, worker);
+    get diagnostics found_jobs = row_count;
+    if found_jobs < max_jobs and pgqueue.reap() > 0 then
+        return query select * from pgqueue.claim_from(queues, max_jobs - found_jobs, lease, worker);
+    end if;
+end
+$$;
+comment on function pgqueue.sweep is 'What pgqueue''s own worker calls: a claim from the start that reaps where it comes short.';
+
+-- Who calls it: any program, in any language.
 create function pgqueue.claim(queue text default 'default', max_jobs integer default 1, lease interval default '30 s',
                               worker text default null) returns setof pgqueue.claimed
 language plpgsql
@@ -104,9 +125,6 @@ set search_path = pg_catalog, pg_temp
 rows 100
 as $$
 #variable_conflict use_column
-declare
-    holder     text := coalesce(claim.worker, 'backend ' || pg_backend_pid());
-    found_jobs integer;
 begin
     perform pgqueue.check_duration('lease', coalesce(lease, interval '0'), false);
     if max_jobs is null or max_jobs < 1 then
@@ -116,18 +134,10 @@ begin
         perform pgqueue.reject('queue is empty: name a queue, such as ''default''');
     end if;
     return query
-    select c.id, c.attempt, c.task, c.args, c.headers, c.queue, c.priority, c.run_at, c.enqueued_at, c.failures,
-           c.losses, c.timeout, c.lease_expires_at
-      from pgqueue.claim_from(array[claim.queue], max_jobs, lease, holder) c
-     order by c.priority, c.run_at, c.id;
-    get diagnostics found_jobs = row_count;
-    if found_jobs < max_jobs and pgqueue.reap() > 0 then
-        return query
-        select c.id, c.attempt, c.task, c.args, c.headers, c.queue, c.priority, c.run_at, c.enqueued_at, c.failures,
-               c.losses, c.timeout, c.lease_expires_at
-          from pgqueue.claim_from(array[claim.queue], max_jobs - found_jobs, lease, holder) c
-         order by c.priority, c.run_at, c.id;
-    end if;
+    select s.id, s.attempt, s.task, s.args, s.headers, s.queue, s.priority, s.run_at, s.enqueued_at, s.failures,
+           s.losses, s.timeout, s.lease_expires_at
+      from pgqueue.sweep(array[queue], max_jobs, lease, coalesce(worker, 'backend ' || pg_backend_pid())) s
+     order by s.priority, s.run_at, s.id;
 end
 $$;
 comment on function pgqueue.claim is 'Takes up to max_jobs ready jobs, most urgent first, under a lease; each row is one attempt.';
@@ -209,7 +219,7 @@ end
 $$;
 comment on function pgqueue.keep_held is 'Extends the leases of these attempts; returns those that are lost, or to be cancelled.';
 
--- Who calls it: any worker, every second or so, and claim. A lease that somebody extends is skipped, and a job that
+-- Who calls it: every claim that comes short, and any worker now and then. A lease that somebody extends is skipped, and a job that
 -- somebody is settling too: its lease then stays for the next reap. No index on expires_at: it would be paid at
 -- every claim and every heartbeat, and leases are few.
 create function pgqueue.reap(max_jobs integer default 1000) returns integer

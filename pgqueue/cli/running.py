@@ -25,7 +25,12 @@ def worker(
         ),
     ],
     dsn: Dsn = None,
-    queues: Annotated[str, typer.Option(metavar="NAME,...", help="The queues to serve.")] = "default",
+    queues: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...", help="The queues to serve, in this order. Also NAME=WEIGHT, bulk*, !bulk_old."
+        ),
+    ] = "default",
     concurrency: Annotated[int, typer.Option(metavar="INTEGER", help="Jobs at once, in each process.")] = 10,
     processes: Annotated[int, typer.Option(metavar="INTEGER", help="Processes; the dead are replaced.")] = 1,
     lease: Annotated[Any, duration_option("--lease", "A job whose worker is silent this long is lost.")] = "30s",
@@ -102,6 +107,8 @@ def demo(
 class Benchmark(StrEnum):
     DRAIN = "drain"
     DRAIN_THREADS = "drain-threads"
+    DRAIN_FAILING = "drain-failing"
+    ONE_BY_ONE = "one-by-one"
     LATENCY = "latency"
     ENQUEUE = "enqueue"
     ENQUEUE_MANY = "enqueue-many"
@@ -123,6 +130,8 @@ def bench(
 
     with database_at(dsn) as found:
         figures = measuring.run(found, name.value, measuring.Size(jobs, processes, concurrency))
+    if not json:
+        figures.pop("latencies_ms", None)
     print_rows([{"benchmark": name.value, **figures}], ["benchmark", *figures], json, "")
 
 

@@ -118,6 +118,7 @@ class Dispatcher:
                 if self._is_hurried and not self._running:
                     return
                 self._watermark.forget()
+                self._sleep.forget()
                 await asyncio.sleep(retry * random.uniform(0.5, 1.0))
                 retry = min(retry * 2, _SLOWEST_RETRY)
 

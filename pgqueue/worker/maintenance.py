@@ -15,7 +15,8 @@ MAINTAIN_EVERY = timedelta(minutes=5)
 class Maintenance:
     """Reaps at every tick; makes and drops partitions at the first and every few minutes."""
 
-    interval = timedelta(seconds=1)
+    interval = timedelta(seconds=5)
+    """A worker with free hands reaps with every sweep; this is for when all hands are full."""
 
     def __init__(self) -> None:
         self._maintain_at = monotonic()

@@ -25,12 +25,14 @@ class Sleep:
         self._lineup = lineup
         self._stirred = asyncio.Event()
         self._is_asleep = False
+        self._due_at: float | None = None
         self._busy_since: float | None = None
         self._nap = FIRST_NAP
 
     def wake(self) -> None:
         """There may be work: look at once, and soon again."""
         self._nap = FIRST_NAP
+        self._due_at = None
         self._stirred.set()
 
     def stir(self) -> None:
@@ -51,24 +53,39 @@ class Sleep:
         self._busy_since = None
         nap = min(self._nap, at_most)
         if self._options.listen:
-            names, globs = self._lineup.names_and_globs()
-            due = await database.run_async(connection, calls.fall_asleep(self._options.name, names, globs))
-            if not self._is_asleep:
-                # What was committed before the flag was seen gets found by claiming once more.
-                self._is_asleep = True
-                return
-            if due is not None and due.total_seconds() < nap:
+            if self._due_at is None:
+                was_asleep = self._is_asleep
+                await self._fall_asleep(connection)
+                if not was_asleep:
+                    # What was committed before the flag was seen gets found by claiming once more.
+                    return
+            assert self._due_at is not None
+            if (due := self._due_at - monotonic()) < nap:
                 # Past that time nobody wakes this worker before it has written down the next one, so look soon again.
-                await self.wait(max(due.total_seconds(), 0.0))
+                await self.wait(max(due, 0.0))
+                self._due_at = None
                 self._nap = FIRST_NAP
                 return
         await self.wait(nap)
         self._nap = min(self._nap * 2, self._options.poll_interval.total_seconds())
 
+    async def _fall_asleep(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Says so, and what the next due job is; holds until there is work, the job is due or the connection is new."""
+        names, globs = self._lineup.names_and_globs()
+        due = await database.run_async(connection, calls.fall_asleep(self._options.name, names, globs))
+        self._due_at = float("inf") if due is None else monotonic() + due.total_seconds()
+        self._is_asleep = True
+
+    def forget(self) -> None:
+        """After a lost connection: a restarted database may have forgotten the sleepers."""
+        self._due_at = None
+        self._is_asleep = False
+
     async def found_work(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Look again soon, and after a while of it let nobody notify us."""
         now = monotonic()
         self._nap = FIRST_NAP
+        self._due_at = None
         self._busy_since = self._busy_since or now
         if self._is_asleep and now - self._busy_since > BUSY_BEFORE_WAKING_UP:
             await database.run_async(connection, calls.wake_up(self._options.name))
