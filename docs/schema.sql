@@ -827,12 +827,13 @@ declare
     moment  timestamptz := pgqueue.clock();
     failed  bigint[];
     queues  text[];
-    soonest timestamptz;
+    run_ats timestamptz[];
     last    record;
 begin
     perform pgqueue.check_ascending(ids);
+    perform pgqueue.check_duration('retry_in', make_interval(secs => u.seconds), true) from unnest(retry_ins) as u(seconds);
     with held as materialized (
-        select j.id, j.attempt, j.queue, l.worker, l.claimed_at, errors -> width_bucket(j.id, ids) - 1 as error
+        select j.id, j.attempt, j.queue, l.worker, l.claimed_at, nullif(errors -> width_bucket(j.id, ids) - 1, 'null') as error
           from pgqueue.job j
           left join pgqueue.lease l on l.id = j.lease_id
          where j.id = any (ids) and j.state = 'running' and j.attempt = attempts[width_bucket(j.id, ids)]
@@ -852,9 +853,9 @@ begin
                coalesce(h.worker, 'unknown'), coalesce(h.claimed_at, moment), moment, h.error
           from held h
     )
-    select coalesce(array_agg(r.id), '{}'), array_agg(distinct r.queue), min(r.run_at) into failed, queues, soonest
+    select coalesce(array_agg(r.id), '{}'), array_agg(r.queue), array_agg(r.run_at) into failed, queues, run_ats
       from retried r;
-    perform pgqueue.wake(u.queue, soonest) from unnest(queues) as u(queue);
+    perform pgqueue.wake(u.queue, min(u.run_at)) from unnest(queues, run_ats) as u(queue, run_at) group by u.queue;
     if cardinality(failed) < cardinality(ids) then
         for last in
             select j.id, j.attempt, width_bucket(j.id, ids) as place
@@ -863,7 +864,7 @@ begin
              order by j.id
                for update
         loop
-            perform pgqueue.fail(last.id, last.attempt, errors -> last.place - 1,
+            perform pgqueue.fail(last.id, last.attempt, nullif(errors -> last.place - 1, 'null'),
                                  make_interval(secs => retry_ins[last.place]));
             failed := failed || last.id;
         end loop;
@@ -895,7 +896,8 @@ begin
           from unnest(globs) as g(glob)
     ), written as (
         insert into pgqueue.asleep (worker, queue, next_run_at)
-        select fall_asleep.worker, d.queue, coalesce(d.knows_of, d.run_at, 'infinity') from due d
+        -- A name may read like the pattern of a glob; the later time wakes for both.
+        select fall_asleep.worker, d.queue, max(coalesce(d.knows_of, d.run_at, 'infinity')) from due d group by d.queue
         except select a.worker, a.queue, a.next_run_at from pgqueue.asleep a where a.worker = fall_asleep.worker
         on conflict (worker, queue) do update set next_run_at = excluded.next_run_at
     )
@@ -1367,7 +1369,7 @@ begin
     update pgqueue.queue q set paused_until = null where q.name = resume.queue and q.paused_until is not null;
     if found then
         perform pgqueue.note('resume', resume.queue, null, null);
-        if exists (select from pgqueue.asleep a where a.queue = resume.queue) then
+        if exists (select from pgqueue.asleep a where a.queue = resume.queue or resume.queue like a.queue escape '') then
             perform pg_notify('pgqueue', resume.queue);
         end if;
     end if;

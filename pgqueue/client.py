@@ -13,7 +13,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from . import calls, database, sqlalchemy
 from .calls import Call
-from .errors import InvalidInput, JobUnsuccessful, WaitTimeout
+from .errors import InvalidInput, JobUnsuccessful, QueueFull, WaitTimeout
 from .jobs import JobId, JobRecord, JobState, NewJob
 from .running import Job
 from .tasks import task_of
@@ -125,10 +125,10 @@ class Queue(_Options):
     def enqueue_many(self, jobs: Sequence[NewJob]) -> list[JobId]:
         """Adds many jobs, all or none; returns their ids in order."""
         if len(jobs) > calls.PORTION:
-            with suppress(InvalidInput), self._connection() as connection:
+            with suppress(InvalidInput, QueueFull), self._connection() as connection:
                 portions = database.run_all_or_none(connection, calls.enqueue_portions(jobs))
                 return [id for ids in portions for id in ids]
-        # Also where something is wrong, to say so with the job's place among all and not in its portion.
+        # Also where something is wrong, to say so of all the jobs and not of a portion.
         return self._run(calls.enqueue_many(jobs))
 
     def get(self, id: JobId | int) -> JobRecord:
@@ -216,7 +216,7 @@ class AsyncQueue(_Options):
 
     async def enqueue_many(self, jobs: Sequence[NewJob]) -> list[JobId]:
         if len(jobs) > calls.PORTION:
-            with suppress(InvalidInput):
+            with suppress(InvalidInput, QueueFull):
                 async with self._connection() as connection:
                     portions = await database.run_all_or_none_async(connection, calls.enqueue_portions(jobs))
                     return [id for ids in portions for id in ids]

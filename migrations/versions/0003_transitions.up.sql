@@ -268,12 +268,13 @@ declare
     moment  timestamptz := pgqueue.clock();
     failed  bigint[];
     queues  text[];
-    soonest timestamptz;
+    run_ats timestamptz[];
     last    record;
 begin
     perform pgqueue.check_ascending(ids);
+    perform pgqueue.check_duration('retry_in', make_interval(secs => u.seconds), true) from unnest(retry_ins) as u(seconds);
     with held as materialized (
-        select j.id, j.attempt, j.queue, l.worker, l.claimed_at, errors -> width_bucket(j.id, ids) - 1 as error
+        select j.id, j.attempt, j.queue, l.worker, l.claimed_at, nullif(errors -> width_bucket(j.id, ids) - 1, 'null') as error
           from pgqueue.job j
           left join pgqueue.lease l on l.id = j.lease_id
          where j.id = any (ids) and j.state = 'running' and j.attempt = attempts[width_bucket(j.id, ids)]
@@ -293,9 +294,9 @@ begin
                coalesce(h.worker, 'unknown'), coalesce(h.claimed_at, moment), moment, h.error
           from held h
     )
-    select coalesce(array_agg(r.id), '{}'), array_agg(distinct r.queue), min(r.run_at) into failed, queues, soonest
+    select coalesce(array_agg(r.id), '{}'), array_agg(r.queue), array_agg(r.run_at) into failed, queues, run_ats
       from retried r;
-    perform pgqueue.wake(u.queue, soonest) from unnest(queues) as u(queue);
+    perform pgqueue.wake(u.queue, min(u.run_at)) from unnest(queues, run_ats) as u(queue, run_at) group by u.queue;
     if cardinality(failed) < cardinality(ids) then
         for last in
             select j.id, j.attempt, width_bucket(j.id, ids) as place
@@ -304,7 +305,7 @@ begin
              order by j.id
                for update
         loop
-            perform pgqueue.fail(last.id, last.attempt, errors -> last.place - 1,
+            perform pgqueue.fail(last.id, last.attempt, nullif(errors -> last.place - 1, 'null'),
                                  make_interval(secs => retry_ins[last.place]));
             failed := failed || last.id;
         end loop;

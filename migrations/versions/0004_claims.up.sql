@@ -353,7 +353,8 @@ begin
           from unnest(globs) as g(glob)
     ), written as (
         insert into pgqueue.asleep (worker, queue, next_run_at)
-        select fall_asleep.worker, d.queue, coalesce(d.knows_of, d.run_at, 'infinity') from due d
+        -- A name may read like the pattern of a glob; the later time wakes for both.
+        select fall_asleep.worker, d.queue, max(coalesce(d.knows_of, d.run_at, 'infinity')) from due d group by d.queue
         except select a.worker, a.queue, a.next_run_at from pgqueue.asleep a where a.worker = fall_asleep.worker
         on conflict (worker, queue) do update set next_run_at = excluded.next_run_at
     )

@@ -187,7 +187,7 @@ begin
     update pgqueue.queue q set paused_until = null where q.name = resume.queue and q.paused_until is not null;
     if found then
         perform pgqueue.note('resume', resume.queue, null, null);
-        if exists (select from pgqueue.asleep a where a.queue = resume.queue) then
+        if exists (select from pgqueue.asleep a where a.queue = resume.queue or resume.queue like a.queue escape '') then
             perform pg_notify('pgqueue', resume.queue);
         end if;
     end if;

@@ -137,7 +137,7 @@ class Execution:
             case Snooze() | Bury() | Cancel():
                 return error.outcome
             case Retry():
-                return Failed(_job_error(error), error.retry_in or self._retry_in())
+                return Failed(_job_error(error), self._retry_in() if error.retry_in is None else error.retry_in)
             case KeyboardInterrupt() | GeneratorExit():
                 return Released()
         log.warning("job failed", extra=self._about(), exc_info=error)

@@ -38,7 +38,9 @@ class Lineup:
     def __init__(self, queues: Sequence[str]) -> None:
         self._excluded = [_Entry(text[1:], 1.0) for text in queues if text.startswith("!")]
         self._entries = [_entry(text) for text in queues if not text.startswith("!")]
-        self._has_weights = any("=" in text for text in queues)
+        self._has_weights = any("=" in text for text in queues if not text.startswith("!"))
+        if self._excluded and not self._entries:
+            raise WorkerMisconfigured(f"--queues names none to serve: put * before {','.join(queues)}")
         if not self._entries or not all(entry.pattern for entry in self._entries + self._excluded):
             raise WorkerMisconfigured("a queue's name is empty: give --queues names such as default,email")
         patterns = [entry.pattern for entry in self._entries]
@@ -70,11 +72,9 @@ class Lineup:
         """For the next claim, the first first."""
         if not self._has_weights:
             return [name for names in self._found for name in names]
-        # The entry of weight w comes first with probability w / (sum of weights): Efraimidis and Spirakis, 2006.
+        # Of exponential waiting times, the one with rate w ends first with probability w / (sum of the rates).
         drawn = sorted(
-            zip(self._entries, self._found, strict=True),
-            key=lambda pair: random.random() ** (1 / pair[0].weight),
-            reverse=True,
+            zip(self._entries, self._found, strict=True), key=lambda pair: random.expovariate(pair[0].weight)
         )
         return [name for _, names in drawn for name in names]
 

@@ -27,16 +27,20 @@ class Watermark:
 
     def marks(self, now: float, order: Sequence[str]) -> list[Mark] | None:
         """For the next claim, in this order of queues, the most urgent priority first. None means sweep."""
-        overdue = now - self._swept_at >= max(SWEEP_EVERY, SWEEP_SHARE * self._cost)
-        if overdue or self.should_sweep(now):
-            return None
         rank = {queue: place for place, queue in enumerate(order)}
         served = [mark for mark in self._marks.values() if mark.queue in rank]
-        return sorted(served, key=lambda mark: (rank[mark.queue], mark.priority)) or None
+        marks = sorted(served, key=lambda mark: (rank[mark.queue], mark.priority))
+        overdue = now - self._swept_at >= max(SWEEP_EVERY, SWEEP_SHARE * self._cost)
+        # By weight, the first may be a queue that the last sweep did not come to, because another filled it.
+        knows_the_first = bool(marks) and (marks[0].queue == order[0] or not self._is_worth_a_sweep(now))
+        return None if overdue or self.should_sweep(now) or not knows_the_first else marks
 
     def should_sweep(self, now: float) -> bool:
         """The last claim came short, and a sweep now would be worth its cost."""
-        return self._came_short and now - self._swept_at >= SWEEP_SHARE * self._cost
+        return self._came_short and self._is_worth_a_sweep(now)
+
+    def _is_worth_a_sweep(self, now: float) -> bool:
+        return now - self._swept_at >= SWEEP_SHARE * self._cost
 
     def claimed(self, jobs: Sequence[ClaimedJob], wanted: int) -> None:
         """Jobs in their order. A mark follows the last of its priority, also down where a sweep found work below it."""
