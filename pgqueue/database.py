@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -52,7 +52,13 @@ def run_together(connection: psycopg.Connection[Any], calls: Iterable[Call[T]]) 
 
 
 async def run_together_async(connection: psycopg.AsyncConnection[Any], calls: Iterable[Call[T]]) -> list[T]:
-    return [await answer.read() for answer in await ask_together(connection, calls, _nothing)]
+    made: list[Answer[T]] = []
+    with _our_errors(errors.WrongState):
+        async with connection.pipeline():
+            for call in calls:
+                made.append(Answer(call, connection.cursor(row_factory=tuple_row)))
+                await made[-1].cursor.execute(call.sql, call.params)
+    return [await answer.read() for answer in made]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +77,21 @@ class Answer(Generic[T]):
 
 
 async def ask_together(
-    connection: psycopg.AsyncConnection[Any], calls: Iterable[Call[Any]], meanwhile: Callable[[], Awaitable[None]]
+    connection: psycopg.AsyncConnection[Any], calls: Sequence[Call[Any]], meanwhile: Callable[[], Awaitable[None]]
 ) -> list[Answer[Any]]:
-    """As run_together; meanwhile is awaited once all calls are on their way, and the database works on them."""
-    answers: list[Answer[Any]] = []
+    """As run_together; meanwhile is awaited once all calls are on their way, and the database works on them. A single
+    call goes without a pipeline, whose answer comes in two parts, each of which has to wake this process."""
+    answers = [Answer(call, connection.cursor(row_factory=tuple_row)) for call in calls]
     with _our_errors(errors.WrongState):
+        if len(answers) == 1:
+            await meanwhile()
+            await answers[0].cursor.execute(answers[0].call.sql, answers[0].call.params)
+            return answers
         async with connection.pipeline():
-            for call in calls:
-                answers.append(Answer(call, connection.cursor(row_factory=tuple_row)))
-                await answers[-1].cursor.execute(call.sql, call.params)
+            for answer in answers:
+                await answer.cursor.execute(answer.call.sql, answer.call.params)
             await meanwhile()
     return answers
-
-
-async def _nothing() -> None:
-    return None
 
 
 def run_all_or_none(connection: psycopg.Connection[Any], calls: Iterable[Call[T]]) -> list[T]:

@@ -31,7 +31,7 @@ def a_mark(id: int, priority: int = 0, seconds: int = 0, queue: str = "default")
 
 def swept_watermark(*jobs: ClaimedJob, at: float = 100.0, cost: float = 0.001) -> Watermark:
     watermark = Watermark()
-    watermark.claimed(jobs, len(jobs))
+    watermark.claimed(jobs, len(jobs), is_sweep=True)
     watermark.swept(at, cost)
     return watermark
 
@@ -62,16 +62,31 @@ def test_a_costly_sweep_waits_so_that_it_takes_a_twentieth_of_the_time() -> None
 
 def test_a_short_claim_is_followed_by_a_sweep_that_is_worth_it() -> None:
     watermark = swept_watermark(a_claim(1), at=100.0, cost=0.01)
-    watermark.claimed([], wanted=10)
+    watermark.claimed([], wanted=10, is_sweep=False)
 
     assert not watermark.should_sweep(100.1)
     assert watermark.should_sweep(100.2)
     assert watermark.marks(100.2, ORDER) is None
 
 
+def test_a_short_sweep_needs_no_other() -> None:
+    watermark = swept_watermark(a_claim(1))
+    watermark.claimed([], wanted=10, is_sweep=True)
+
+    assert not watermark.should_sweep(100.9)
+    assert watermark.marks(100.9, ORDER) == [a_mark(1)]
+
+
+def test_the_first_queue_is_looked_for_if_nothing_is_known_of_it() -> None:
+    watermark = swept_watermark(a_claim(1), at=100.0, cost=0.001)
+
+    assert watermark.marks(100.01, ["new", "default"]) is not None
+    assert watermark.marks(100.03, ["new", "default"]) is None
+
+
 def test_a_sweep_that_finds_work_below_the_mark_lowers_it() -> None:
     watermark = swept_watermark(a_claim(9, seconds=60))
-    watermark.claimed([a_claim(1, seconds=-60)], wanted=1)
+    watermark.claimed([a_claim(1, seconds=-60)], wanted=1, is_sweep=True)
 
     assert watermark.marks(100.1, ORDER) == [a_mark(1, seconds=-60)]
 

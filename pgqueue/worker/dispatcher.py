@@ -114,6 +114,7 @@ class Dispatcher:
             except (psycopg.Error, PgqueueError, OSError) as error:
                 if began is not None and monotonic() - began > _SLOWEST_RETRY:
                     retry = FIRST_RETRY
+                await self._read_claim()
                 log.warning("database lost, trying again", extra={"error": str(error).strip(), "in_seconds": retry})
                 if self._is_hurried and not self._running:
                     return
@@ -189,7 +190,7 @@ class Dispatcher:
         jobs = await claim.answer.read()
         rank = {queue: place for place, queue in enumerate(claim.order)}
         jobs.sort(key=lambda job: (rank[job.queue], job.priority, job.run_at, job.id))
-        self._watermark.claimed(jobs, claim.wanted)
+        self._watermark.claimed(jobs, claim.wanted, claim.is_sweep)
         self.keeper.hold(jobs, since=claim.asked_at)
         accepted = []
         for job in jobs:

@@ -234,7 +234,11 @@ class OnThread(Execution):
 
     def _break_off(self) -> None:
         """Asks, then interrupts, then leaves the thread behind. A job that has not begun just does not begin."""
-        if not self._has_begun and self._end(self._raised(JobInterrupted())):
+        with self._lock:
+            is_new = not (self._has_begun or self._is_over)
+            self._is_over |= is_new
+        if is_new:
+            self._on_end(self, self._raised(JobInterrupted()))
             return
         patience = timedelta() if self._why is Stop.TIMEOUT else ASK_BEFORE_INTERRUPT
         self._loop.call_later(patience.total_seconds(), self._interrupt)

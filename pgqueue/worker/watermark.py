@@ -23,7 +23,7 @@ class Watermark:
         self._marks: dict[tuple[str, int], Mark] = {}
         self._swept_at = float("-inf")
         self._cost = 0.0
-        self._came_short = True
+        self._came_short = False
 
     def marks(self, now: float, order: Sequence[str]) -> list[Mark] | None:
         """For the next claim, in this order of queues, the most urgent priority first. None means sweep."""
@@ -42,11 +42,12 @@ class Watermark:
     def _is_worth_a_sweep(self, now: float) -> bool:
         return now - self._swept_at >= SWEEP_SHARE * self._cost
 
-    def claimed(self, jobs: Sequence[ClaimedJob], wanted: int) -> None:
+    def claimed(self, jobs: Sequence[ClaimedJob], wanted: int, is_sweep: bool) -> None:
         """Jobs in their order. A mark follows the last of its priority, also down where a sweep found work below it."""
         last = {(job.queue, job.priority): job for job in jobs}
         self._marks |= {key: Mark(*key, job.run_at, job.id) for key, job in last.items()}
-        self._came_short = len(jobs) < wanted
+        # A sweep that came short has seen everything; what is new since lies above the marks.
+        self._came_short = len(jobs) < wanted and not is_sweep
 
     def swept(self, now: float, cost: float) -> None:
         self._swept_at = now
