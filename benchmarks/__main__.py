@@ -39,14 +39,15 @@ def main() -> None:
         bench = Bench(cluster, given.rounds, 0.01 if given.quick else 1.0)
         with connect(cluster.dsn()) as connection:
             version = connection.execute("show server_version").fetchone()
+        assert version is not None
+        settings = ", ".join(f"{name} {value}" for name, value in SERVER.items())
         for name in given.names or WORKS:
             began = monotonic()
             print(f"{name}:", file=sys.stderr, flush=True)
             results += WORKS[name](bench, rivals)
             print(f"  {monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    assert version is not None
-    settings = ", ".join(f"{name} {value}" for name, value in SERVER.items())
-    report.write(results, given.docs, report.machine(f"PostgreSQL {version[0]}, {settings}", given.rounds))
+            # After each, so that whoever stops it early keeps what there is.
+            report.write(results, given.docs, report.machine(f"PostgreSQL {version[0]}, {settings}", given.rounds))
     remove_copies()
 
 

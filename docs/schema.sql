@@ -558,42 +558,48 @@ COMMENT ON FUNCTION pgqueue.end_attempt(job pgqueue.job, outcome text, error jso
 CREATE FUNCTION pgqueue.enqueue(task text, args jsonb DEFAULT '{}'::jsonb, queue text DEFAULT 'default'::text, priority integer DEFAULT 0, delay interval DEFAULT NULL::interval, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, unique_key text DEFAULT NULL::text, max_failures integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, headers jsonb DEFAULT '{}'::jsonb) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 declare
     moment timestamptz := pgqueue.clock();
-    fault  text := pgqueue.fault_of(task, args, queue, priority, delay, run_at, unique_key, max_failures, timeout, headers);
+    fault  text;
     job_id bigint;
 begin
-    if fault is not null then
-        perform pgqueue.reject(fault);
+    queue := coalesce(queue, 'default');
+    args := coalesce(args, '{}');
+    if num_nonnulls(delay, run_at, unique_key, max_failures, timeout) > 0 or priority <> 0 or headers <> '{}'
+       or coalesce(length(task), 0) not between 1 and 500 or length(queue) not between 1 and 200
+       or jsonb_typeof(args) <> 'object' then
+        fault := pgqueue.fault_of(task, args, queue, priority, delay, run_at, unique_key, max_failures, timeout, headers);
+        if fault is not null then
+            perform pgqueue.reject(fault);
+        end if;
     end if;
-    -- Only a queue with settings of its own, or arguments beyond the default limit, need a closer look. A key that is
-    -- taken needs no room: to enqueue again is safe in a full queue too.
-    if octet_length(args::text) > 1048576 or exists (select from pgqueue.queue q
-                                                     where q.name = coalesce(enqueue.queue, 'default')) then
-        perform pgqueue.check_room(coalesce(enqueue.queue, 'default'), octet_length(enqueue.args::text), 1)
-          where enqueue.unique_key is null
-             or not exists (select from pgqueue.job j where j.unique_key = enqueue.unique_key);
+    -- A key that is taken needs no room: to enqueue again is safe in a full queue too.
+    if (octet_length(args::text) > 1048576 or exists (select from pgqueue.queue q where q.name = enqueue.queue))
+       and pgqueue.job_with_key(unique_key) is null then
+        perform pgqueue.check_room(queue, octet_length(args::text), 1);
+    end if;
+    if unique_key is null then
+        insert into pgqueue.job as j (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout)
+        values (enqueue.queue, enqueue.task, enqueue.args, coalesce(enqueue.headers, '{}'), coalesce(enqueue.priority, 0),
+                greatest(moment, coalesce(enqueue.run_at, moment + coalesce(enqueue.delay, interval '0'))), moment,
+                coalesce(enqueue.max_failures, 25), enqueue.timeout)
+        returning j.id into job_id;
+        return job_id;
     end if;
     -- A conflicting insert waits for the other transaction: if that rolls back, ours goes in. The loop turns only
     -- where the other job ended between the two statements.
     loop
         insert into pgqueue.job as j (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout,
                                       unique_key)
-        values (coalesce(enqueue.queue, 'default'), enqueue.task, coalesce(enqueue.args, '{}'),
-                coalesce(enqueue.headers, '{}'), coalesce(enqueue.priority, 0),
+        values (enqueue.queue, enqueue.task, enqueue.args, coalesce(enqueue.headers, '{}'), coalesce(enqueue.priority, 0),
                 greatest(moment, coalesce(enqueue.run_at, moment + coalesce(enqueue.delay, interval '0'))), moment,
                 coalesce(enqueue.max_failures, 25), enqueue.timeout, enqueue.unique_key)
         on conflict (unique_key) where unique_key is not null do nothing
         returning j.id into job_id;
-        if found then
-            return job_id;
-        end if;
-        select j.id into job_id from pgqueue.job j where j.unique_key = enqueue.unique_key;
-        if found then
+        job_id := coalesce(job_id, pgqueue.job_with_key(unique_key));
+        if job_id is not null then
             return job_id;
         end if;
     end loop;
@@ -913,6 +919,15 @@ CREATE FUNCTION pgqueue.fault_of(task text, args jsonb, queue text, priority int
     RETURN CASE WHEN ((task IS NULL) OR (task = ''::text)) THEN 'task is empty: name the task to run'::text WHEN (length(task) > 500) THEN format('task has %s characters: at most 500 fit'::text, length(task)) WHEN (queue = ''::text) THEN 'queue is empty: name a queue, such as ''default'''::text WHEN (length(queue) > 200) THEN format('queue has %s characters: at most 200 fit'::text, length(queue)) WHEN (jsonb_typeof(args) <> 'object'::text) THEN format('args is a JSON %s: give an object, such as {"user_id": 7}'::text, jsonb_typeof(args)) WHEN (jsonb_typeof(headers) <> 'object'::text) THEN format('headers is a JSON %s: give an object, such as {"trace": "a1"}'::text, jsonb_typeof(headers)) WHEN ((priority < '-32768'::integer) OR (priority > 32767)) THEN format('priority is %s: give a whole number from -32768 (first) to 32767 (last)'::text, priority) WHEN ((delay IS NOT NULL) AND (run_at IS NOT NULL)) THEN 'delay and run_at are both given: give one of them'::text WHEN ((delay < '00:00:00'::interval) OR (delay > '100 years'::interval)) THEN format('delay is %s: give a duration from 0 to 100 years'::text, delay) WHEN ((NOT isfinite(run_at)) OR (run_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) THEN format('run_at is %s: give a date before the end of the year 9999'::text, run_at) WHEN (max_failures < 0) THEN format('max_failures is %s: give 0 (bury at once) or more'::text, max_failures) WHEN ((timeout <= '00:00:00'::interval) OR (timeout > '100 years'::interval)) THEN format('timeout is %s: give a duration above 0 and up to 100 years, or null for none'::text, timeout) WHEN (unique_key = ''::text) THEN 'unique_key is empty: give a key, or null for none'::text WHEN (octet_length(unique_key) > 2000) THEN format('unique_key has %s bytes: at most 2000 fit; hash it'::text, octet_length(unique_key)) ELSE NULL::text END;
 
 COMMENT ON FUNCTION pgqueue.fault_of(task text, args jsonb, queue text, priority integer, delay interval, run_at timestamp with time zone, unique_key text, max_failures integer, timeout interval, headers jsonb) IS 'What is wrong with a new job, and the cure; null where nothing is.';
+
+CREATE FUNCTION pgqueue.job_with_key(unique_key text) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$ select j.id from pgqueue.job j where j.unique_key = job_with_key.unique_key $$;
+
+COMMENT ON FUNCTION pgqueue.job_with_key(unique_key text) IS 'The live job that has this unique key.';
 
 CREATE FUNCTION pgqueue.keep_held(ids bigint[], attempts integer[], lease interval) RETURNS TABLE(id bigint, attempt integer, verdict text)
     LANGUAGE plpgsql

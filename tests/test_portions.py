@@ -302,7 +302,9 @@ def test_a_callers_own_pipeline_may_be_open(committed: Database) -> None:
     assert count(committed) == len(ids) == MANY
 
 
-@pytest.mark.parametrize("options", [{"row_factory": dict_row}, {"cursor_factory": psycopg.ClientCursor}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"row_factory": dict_row}, {"cursor_factory": psycopg.ClientCursor}], ids=lambda o: next(iter(o))
+)
 def test_the_connections_own_factories_do_not_matter(shared_database: str, options: dict[str, Any]) -> None:
     with psycopg.connect(shared_database, **options) as connection:
         ids = Queue(connection).enqueue_many(many())

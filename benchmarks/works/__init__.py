@@ -10,7 +10,6 @@ Work = Callable[[Bench, Peers], list[Result]]
 
 WORKS: dict[str, Work] = {
     "drain": drain.drain,
-    "batches": drain.batches,
     "one-by-one": drain.one_by_one,
     "enqueue": enqueueing.singly,
     "enqueue-many": enqueueing.together,
@@ -19,4 +18,5 @@ WORKS: dict[str, Work] = {
     "depth": depth.depth,
     "fleet": fleet.fleet,
     "idle": idle.idle,
+    "batches": drain.batches,
 }

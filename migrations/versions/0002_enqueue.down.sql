@@ -1,6 +1,7 @@
 drop function pgqueue.enqueue_many(jsonb);
 drop function pgqueue.check_jobs(jsonb);
 drop function pgqueue.enqueue;
+drop function pgqueue.job_with_key(text);
 drop trigger wake_for_new_jobs on pgqueue.job;
 drop function pgqueue.wake_for_new_jobs();
 drop function pgqueue.wake(text, timestamptz);

@@ -125,50 +125,66 @@ create trigger wake_for_new_jobs after insert on pgqueue.job
     referencing new table as new_jobs
     for each statement execute function pgqueue.wake_for_new_jobs();
 
+create function pgqueue.job_with_key(unique_key text) returns bigint
+language sql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$ select j.id from pgqueue.job j where j.unique_key = job_with_key.unique_key $$;
+comment on function pgqueue.job_with_key(text) is 'The live job that has this unique key.';
+
 -- Who calls it: applications, inside their own transaction. Past run_at counts as now, so that no job lands below
 -- the position that workers have already reached. With a unique_key that a live job has, returns that job's id.
+-- A transaction with one enqueue in it pays for each expression and statement anew, so what most jobs leave out is
+-- asked for at once, and "on conflict", which takes a lock of its own, is for those with a key.
 create function pgqueue.enqueue(
     task text, args jsonb default '{}', queue text default 'default', priority integer default 0,
     delay interval default null, run_at timestamptz default null, unique_key text default null,
     max_failures integer default null, timeout interval default null, headers jsonb default '{}') returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
 as $$
 #variable_conflict use_column
 declare
     moment timestamptz := pgqueue.clock();
-    fault  text := pgqueue.fault_of(task, args, queue, priority, delay, run_at, unique_key, max_failures, timeout, headers);
+    fault  text;
     job_id bigint;
 begin
-    if fault is not null then
-        perform pgqueue.reject(fault);
+    queue := coalesce(queue, 'default');
+    args := coalesce(args, '{}');
+    if num_nonnulls(delay, run_at, unique_key, max_failures, timeout) > 0 or priority <> 0 or headers <> '{}'
+       or coalesce(length(task), 0) not between 1 and 500 or length(queue) not between 1 and 200
+       or jsonb_typeof(args) <> 'object' then
+        fault := pgqueue.fault_of(task, args, queue, priority, delay, run_at, unique_key, max_failures, timeout, headers);
+        if fault is not null then
+            perform pgqueue.reject(fault);
+        end if;
     end if;
-    -- Only a queue with settings of its own, or arguments beyond the default limit, need a closer look. A key that is
-    -- taken needs no room: to enqueue again is safe in a full queue too.
-    if octet_length(args::text) > 1048576 or exists (select from pgqueue.queue q
-                                                     where q.name = coalesce(enqueue.queue, 'default')) then
-        perform pgqueue.check_room(coalesce(enqueue.queue, 'default'), octet_length(enqueue.args::text), 1)
-          where enqueue.unique_key is null
-             or not exists (select from pgqueue.job j where j.unique_key = enqueue.unique_key);
+    -- A key that is taken needs no room: to enqueue again is safe in a full queue too.
+    if (octet_length(args::text) > 1048576 or exists (select from pgqueue.queue q where q.name = enqueue.queue))
+       and pgqueue.job_with_key(unique_key) is null then
+        perform pgqueue.check_room(queue, octet_length(args::text), 1);
+    end if;
+    if unique_key is null then
+        insert into pgqueue.job as j (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout)
+        values (enqueue.queue, enqueue.task, enqueue.args, coalesce(enqueue.headers, '{}'), coalesce(enqueue.priority, 0),
+                greatest(moment, coalesce(enqueue.run_at, moment + coalesce(enqueue.delay, interval '0'))), moment,
+                coalesce(enqueue.max_failures, 25), enqueue.timeout)
+        returning j.id into job_id;
+        return job_id;
     end if;
     -- A conflicting insert waits for the other transaction: if that rolls back, ours goes in. The loop turns only
     -- where the other job ended between the two statements.
     loop
         insert into pgqueue.job as j (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout,
                                       unique_key)
-        values (coalesce(enqueue.queue, 'default'), enqueue.task, coalesce(enqueue.args, '{}'),
-                coalesce(enqueue.headers, '{}'), coalesce(enqueue.priority, 0),
+        values (enqueue.queue, enqueue.task, enqueue.args, coalesce(enqueue.headers, '{}'), coalesce(enqueue.priority, 0),
                 greatest(moment, coalesce(enqueue.run_at, moment + coalesce(enqueue.delay, interval '0'))), moment,
                 coalesce(enqueue.max_failures, 25), enqueue.timeout, enqueue.unique_key)
         on conflict (unique_key) where unique_key is not null do nothing
         returning j.id into job_id;
-        if found then
-            return job_id;
-        end if;
-        select j.id into job_id from pgqueue.job j where j.unique_key = enqueue.unique_key;
-        if found then
+        job_id := coalesce(job_id, pgqueue.job_with_key(unique_key));
+        if job_id is not null then
             return job_id;
         end if;
     end loop;

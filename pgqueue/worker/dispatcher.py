@@ -136,7 +136,7 @@ class Dispatcher:
             if self._is_stopping or monotonic() - self._backlog.waits_since() > self._patience:
                 self._give_back_waiting()
             if claim is not None and claim.found:
-                await self._sleep.found_work(connection)
+                await self._sleep.found_work(connection, claim.found)
             elif not self._settling.is_due and not self._watermark.should_sweep(monotonic()):
                 await self._rest(connection)
             await asyncio.sleep(0)

@@ -18,6 +18,12 @@ falling asleep sends no notification: these looks close the gap."""
 BUSY_BEFORE_WAKING_UP = 1.0
 """Seconds of work after which the worker says that it is awake, so that at low rates the flag does not churn."""
 
+LIVELY = 300
+"""Jobs a second from which on a worker is busy though it finds nothing now and then: to be notified of each would slow
+down whoever enqueues, so it looks every LIVELY_NAP instead."""
+
+LIVELY_NAP = 0.003
+
 
 class Sleep:
     def __init__(self, options: Options, lineup: Lineup) -> None:
@@ -26,7 +32,11 @@ class Sleep:
         self._stirred = asyncio.Event()
         self._is_asleep = False
         self._due_at: float | None = None
-        self._busy_since: float | None = None
+        self._counting_since = float("-inf")
+        self._rested_at = float("-inf")
+        self._found = 0
+        self._found_at = float("-inf")
+        self._is_lively = False
         self._nap = FIRST_NAP
 
     def wake(self) -> None:
@@ -50,7 +60,11 @@ class Sleep:
 
     async def rest(self, connection: psycopg.AsyncConnection[Any], at_most: float) -> None:
         """There was nothing to claim. Returns when it is time to look again, after at_most seconds by the latest."""
-        self._busy_since = None
+        if self._is_lively and monotonic() - self._found_at < FIRST_NAP:
+            await self.wait(LIVELY_NAP)
+            return
+        self._is_lively = False
+        self._rested_at = monotonic()
         nap = min(self._nap, at_most)
         if self._options.listen:
             if self._due_at is None:
@@ -81,12 +95,19 @@ class Sleep:
         self._due_at = None
         self._is_asleep = False
 
-    async def found_work(self, connection: psycopg.AsyncConnection[Any]) -> None:
+    async def found_work(self, connection: psycopg.AsyncConnection[Any], jobs: int) -> None:
         """Look again soon, and after a while of it let nobody notify us."""
         now = monotonic()
         self._nap = FIRST_NAP
         self._due_at = None
-        self._busy_since = self._busy_since or now
-        if self._is_asleep and now - self._busy_since > BUSY_BEFORE_WAKING_UP:
-            await database.run_async(connection, calls.wake_up(self._options.name))
-            self._is_asleep = False
+        if self._rested_at > self._found_at and now - self._found_at > BUSY_BEFORE_WAKING_UP / 10:
+            self._counting_since, self._found = now, 0
+        self._found_at = now
+        self._found += jobs
+        if (counted := now - self._counting_since) > BUSY_BEFORE_WAKING_UP:
+            self._is_lively = self._found / counted > LIVELY
+            has_rested = self._rested_at > self._counting_since
+            self._counting_since, self._found = now, 0
+            if self._is_asleep and (self._is_lively or not has_rested):
+                await database.run_async(connection, calls.wake_up(self._options.name))
+                self._is_asleep = False
