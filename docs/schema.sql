@@ -941,7 +941,7 @@ CREATE FUNCTION pgqueue.keep_held(ids bigint[], attempts integer[], lease interv
 declare
     moment timestamptz := pgqueue.clock();
 begin
-    -- offset 0: a look-up by id for each job, whatever the plan; see complete_many.
+    -- offset 0: a look-up by id for each job, whatever the plan; see drop_leases.
     with standing as materialized (
         select l.id from pgqueue.lease l
          where l.id = any (array(
@@ -1445,7 +1445,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION pgqueue.sweep(queues text[], max_jobs integer, lease interval, worker text) IS 'What pgqueue''s own worker calls: a claim from the start that reaps where it comes short.';
+COMMENT ON FUNCTION pgqueue.sweep(queues text[], max_jobs integer, lease interval, worker text) IS 'A claim from the start of each queue that reaps where it comes short.';
 
 CREATE FUNCTION pgqueue.wake(queue text, run_at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql

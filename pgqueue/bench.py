@@ -1,4 +1,4 @@
-"""How fast this database and machine run our jobs. Figures are the database's own timestamps, start-up left out."""
+"""How fast this database and machine run our jobs: drains by the database's own timestamps, the rest by this clock."""
 
 import asyncio
 import random

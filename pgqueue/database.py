@@ -80,7 +80,8 @@ async def ask_together(
     connection: psycopg.AsyncConnection[Any], calls: Sequence[Call[Any]], meanwhile: Callable[[], Awaitable[None]]
 ) -> list[Answer[Any]]:
     """As run_together; meanwhile is awaited once all calls are on their way, and the database works on them. A single
-    call goes without a pipeline, whose answer comes in two parts, each of which has to wake this process."""
+    call goes without a pipeline, whose answer comes in two parts, each of which has to wake this process; there
+    meanwhile is awaited first."""
     answers = [Answer(call, connection.cursor(row_factory=tuple_row)) for call in calls]
     with _our_errors(errors.WrongState):
         if len(answers) == 1:

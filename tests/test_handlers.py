@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -32,6 +33,60 @@ def run_one(
         " left join pgqueue.attempts a on a.job_id = j.id and a.attempt = j.attempt where j.id = %s",
         id,
     )
+
+
+def test_the_same_lines_fail_with_the_same_stack_and_their_own_message(committed: Database, dsn: str) -> None:
+    tasks, printed = Tasks(), dict[str, str]()
+
+    @tasks.task
+    async def fail(name: str) -> None:
+        try:
+            raise LookupError(name)
+        except LookupError as error:
+            printed[name] = traceback.format_exception_only(error)[0]
+            raise
+
+    for name in ("first", "second"):
+        Queue(committed.connection).enqueue(fail, name=name)
+    work_off(dsn, tasks)
+
+    first, second = (
+        row["trace"]
+        for row in committed.all("select error ->> 'traceback' as trace from pgqueue.attempt order by job_id")
+    )
+    assert first.startswith("Traceback (most recent call last):\n")
+    assert "raise LookupError(name)" in first
+    assert first.endswith(printed["first"])
+    assert second == first.replace("first", "second")
+
+
+def test_a_retry_at_once_is_not_the_policys(committed: Database, dsn: str) -> None:
+    async def handler(job: Job) -> None:
+        if job.failures == 0:
+            raise pgqueue.Retry(timedelta())
+
+    assert run_one(committed, dsn, handler, retry=[3600])["state"] == "succeeded"
+
+
+def test_a_worker_that_finds_many_jobs_a_second_asks_for_no_notification(committed: Database, dsn: str) -> None:
+    """It rests between them, but whoever enqueues should not pay for each."""
+    tasks = Tasks()
+    tasks.register(lambda: None, name="quick")
+
+    def is_asleep() -> bool:
+        return bool(committed.value("select exists (select from pgqueue.asleep)"))
+
+    async def work() -> None:
+        async with working(dsn, tasks, listen=True):
+            await until(is_asleep)
+            deadline = asyncio.get_running_loop().time() + 20
+            while is_asleep():
+                assert asyncio.get_running_loop().time() < deadline, "it still asks to be notified"
+                Queue(committed.connection).enqueue_many([pgqueue.NewJob(task="quick")] * 20)
+                await asyncio.sleep(0.005)
+            await until(is_asleep)
+
+    asyncio.run(work())
 
 
 def test_what_a_handler_returns_is_the_result(committed: Database, dsn: str) -> None:

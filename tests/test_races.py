@@ -232,8 +232,11 @@ def test_a_handler_stopped_before_its_thread_begins_never_runs() -> None:
     async def stop() -> None:
         connections = Connections(nullcontext, nullcontext)  # type: ignore[arg-type]
         job = A_CLAIM._replace(task="run")
-        shared = (job, tasks.get("run"), connections, asyncio.get_running_loop(), lambda _, end: outcomes.append(end))
-        execution = OnThread(*shared, on_left_behind=lambda: None)
+        task = tasks.get("run")
+        assert task is not None
+        execution = OnThread(
+            job, task, connections, asyncio.get_running_loop(), lambda _, outcome: outcomes.append(outcome)
+        )
         execution.stop(Stop.SHUTDOWN)
         assert await asyncio.to_thread(execution.run)
 

@@ -1,10 +1,10 @@
 """Dramatiq on its RedisBroker, without a result backend and with its default middleware.
 
-- `drain`: one thread a process and dramatiq_queue_prefetch 1000. With the default of two messages a thread the
-  consumer mostly sleeps between fetches (8 threads: 2,200 jobs/s against 7,400); more threads share one interpreter
-  lock and were slower.
-- `latency`: an idle consumer polls Redis, backing off to dramatiq_worker_timeout, by default 1,000 ms (95th
-  percentile: 500 ms). 10 ms is a hundred polls a second; --worker-timeout tries others.
+- `drain`: one thread a process and dramatiq_queue_prefetch 100. With the default, 8 threads and two messages for each,
+  the consumer mostly sleeps between fetches (2,000 jobs/s against 6,600); 2 and 4 threads share one interpreter lock
+  and were slower, as were prefetches of 300 and 1,000.
+- `latency`: an idle consumer polls Redis, backing off to dramatiq_worker_timeout, by default 1,000 ms (99th percentile:
+  500 ms and more). Here it is 10 ms, a hundred polls a second; --worker-timeout tries others. `drain` has the default.
 - The worker is dramatiq.Worker, which its command line also starts, once in each of --processes processes.
 - The Redis database is emptied first. Its own durability is the server's: the settings line says what it was.
 """
@@ -26,6 +26,7 @@ class Peer:
     counted = False  # threads share a slot; the broker's hash of messages is exact, and cheap to ask
 
     def __init__(self, args):
+        args.worker_timeout = args.worker_timeout or (10 if args.work == "latency" else 1000)
         self.redis = redis.Redis.from_url(os.environ["BENCH_REDIS"])
         kept = self.redis.config_get("append*")
         self.settings = (
@@ -89,5 +90,5 @@ if __name__ == "__main__":
         Peer,
         serve,
         [driving.drain, driving.latency],
-        options=[("--threads", 1), ("--prefetch", 1000), ("--worker-timeout", 10)],
+        options=[("--threads", 1), ("--prefetch", 100), ("--worker-timeout", 0)],
     )

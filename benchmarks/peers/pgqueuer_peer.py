@@ -3,7 +3,7 @@
 - asyncpg (its benchmark page: 1.7 times psycopg) on uvloop (as its own benchmark runs), from a pool of five
   connections (its default), so that the flush of completions overlaps the next fetch.
 - batch_size 500: the guide says to raise it for short jobs; of 10, 100, 200, 500, 1000 and 2000 it was the fastest,
-  four times the default. Several queue managers in one process were slower. Completions flush at the same size.
+  three to four times the default. Several queue managers in one process were slower. Completions flush in such sizes.
   `latency` uses batch_size 10, its default, which had the lowest median of 1, 10, 100 and 500.
 - No max_concurrent_tasks and no concurrency_limit: the fetch is then composed without the queries that count.
 - durability "durable", its default: every table in the WAL. "balanced" (the log of runs unlogged) was not faster.

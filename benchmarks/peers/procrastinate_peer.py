@@ -2,7 +2,7 @@
 
 - PsycopgConnector (psycopg 3, its C build) with the default pool of four connections: larger pools were not faster.
 - `drain` and `held`: concurrency 5, the fastest of 1, 2, 3, 5, 8, 10 and 30 (one loop fetches, so more only queue for
-  connections), on uvloop, which gained a few per cent; `latency` the same.
+  connections), on uvloop, which gained about a third; `latency` the same.
 - `one-by-one`: the worker as its command line starts it, with concurrency 10, on asyncio's own loop.
 - delete_jobs stays "never", its default: finished jobs remain in the table.
 - The producer uses SyncPsycopgConnector; `enqueue-many` is one batch_defer of arguments made beforehand.

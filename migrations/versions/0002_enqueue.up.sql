@@ -11,7 +11,7 @@ end
 $$;
 comment on function pgqueue.reject(text) is 'Raises PQ422: bad input.';
 
--- A duration that a caller gave: null where nothing is wrong with it.
+-- Refuses a duration that a caller gave, unless it is in order; null passes.
 create function pgqueue.check_duration(name text, duration interval, zero_allowed boolean) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -26,7 +26,8 @@ end
 $$;
 comment on function pgqueue.check_duration(text, interval, boolean) is 'Refuses a negative, endless or (unless allowed) zero duration.';
 
--- Says what is wrong with a new job, or null. Called by both ways to enqueue, once per job, and inlined there.
+-- Says what is wrong with a new job, or null. Who calls it: enqueue, for a job that leaves its defaults; enqueue_many
+-- and check_jobs, for each. It is inlined there.
 create function pgqueue.fault_of(
     task text, args jsonb, queue text, priority integer, delay interval, run_at timestamptz,
     unique_key text, max_failures integer, timeout interval, headers jsonb) returns text

@@ -115,7 +115,7 @@ begin
     end if;
 end
 $$;
-comment on function pgqueue.sweep is 'What pgqueue''s own worker calls: a claim from the start that reaps where it comes short.';
+comment on function pgqueue.sweep is 'A claim from the start of each queue that reaps where it comes short.';
 
 -- Who calls it: any program, in any language.
 create function pgqueue.claim(queue text default 'default', max_jobs integer default 1, lease interval default '30 s',
@@ -193,7 +193,7 @@ as $$
 declare
     moment timestamptz := pgqueue.clock();
 begin
-    -- offset 0: a look-up by id for each job, whatever the plan; see complete_many.
+    -- offset 0: a look-up by id for each job, whatever the plan; see drop_leases.
     with standing as materialized (
         select l.id from pgqueue.lease l
          where l.id = any (array(
@@ -332,7 +332,7 @@ comment on function pgqueue.ready_queues() is 'The names of the queues that have
 
 -- A worker has found nothing. It writes down that it sleeps and what it knows is coming, commits, claims once more,
 -- and then waits. Returns how long until it should look by itself, or null. A paused queue needs no wake-up before
--- resume, which notifies whoever sleeps.
+-- resume, which notifies whoever sleeps; under a pattern it may wake for nothing.
 create function pgqueue.fall_asleep(worker text, queues text[], globs text[] default '{}') returns interval
 language plpgsql
 set search_path = pg_catalog, pg_temp

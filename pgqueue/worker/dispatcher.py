@@ -49,6 +49,7 @@ class Dispatcher:
         self._pace = Pace(options.concurrency)
         self._backlog = Backlog()
         self._threads = Threads(options.concurrency, self._next_for_thread)
+        # Threads write into it too: one operation on a dict is atomic.
         self._running: dict[tuple[JobId, int], Execution] = {}
         self._ended_on_threads: deque[tuple[Execution, Outcome]] = deque()
         self._is_told_of_threads = False
@@ -109,7 +110,7 @@ class Dispatcher:
             try:
                 async with await database.connect_async(self._dsn) as connection:
                     began = monotonic()
-                    await _settle_in(connection)
+                    await _prepare(connection)
                     await self._work(connection)
             except (psycopg.Error, PgqueueError, OSError) as error:
                 if began is not None and monotonic() - began > _SLOWEST_RETRY:
@@ -144,25 +145,23 @@ class Dispatcher:
     async def _turn(self, connection: psycopg.AsyncConnection[Any]) -> "_Claim | None":
         """One round trip and one transaction: settles what is due, and claims for the hands that are free.
 
-        What the last claim has brought is read once the next turn is on its way, so that the database need not wait.
+        What the last claim has brought is read once the next turn is on its way, so that the database need not wait, or
+        just before it where that is a single call.
         """
         claim = await self._next_claim(connection)
         try:
-            made = self._settling.calls()
-            if claim is not None:
-                *settled, claim.answer = await database.ask_together(connection, [*made, claim.call], self._read_claim)
-            elif made:
-                settled = await database.ask_together(connection, made, self._read_claim)
-            else:
-                settled = []
+            asked = self._settling.calls() + ([] if claim is None else [claim.call])
+            answers = await database.ask_together(connection, asked, self._read_claim) if asked else []
         except REFUSALS:
             await self._settling.settle_singly(connection)
             return None
         finally:
             await self._read_claim()
-        self._settling.settled([await answer.read() for answer in settled])
-        if claim is not None and claim.is_sweep:
-            self._watermark.swept(monotonic(), monotonic() - claim.asked_at)
+        if claim is not None:
+            claim.answer = answers.pop()
+            if claim.is_sweep:
+                self._watermark.swept(monotonic(), monotonic() - claim.asked_at)
+        self._settling.settled([await answer.read() for answer in answers])
         self._claim = claim
         return claim
 
@@ -223,8 +222,8 @@ class Dispatcher:
         return None if waiting is None else self._on_thread(waiting).run
 
     def _on_thread(self, waiting: Waiting) -> OnThread:
-        shared = (waiting.job, waiting.task, self._connections, self._loop, self._ended_on_thread)
-        execution = OnThread(*shared, on_left_behind=self._threads.replace_one)
+        execution = OnThread(waiting.job, waiting.task, self._connections, self._loop, self._ended_on_thread)
+        execution.on_left_behind = self._threads.replace_one
         self._running[execution.key] = execution
         return execution
 
@@ -289,7 +288,7 @@ class _Claim:
         return self.found == self.wanted
 
 
-async def _settle_in(connection: psycopg.AsyncConnection[Any]) -> None:
+async def _prepare(connection: psycopg.AsyncConnection[Any]) -> None:
     """One job that somebody keeps locked must not hold up all others, and a claim must pass by what another has taken
     and not fail, as it would above read committed. Through a pooler settings would stay behind with the next client:
     there the role's own hold."""

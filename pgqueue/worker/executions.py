@@ -113,7 +113,7 @@ class Execution:
             return Failed(JobError(type(fault).__name__, "how its handler ended cannot be told"))
 
     def _meaning_of(self, error: BaseException) -> Outcome:
-        """The reason for a stop comes before all."""
+        """A completed job stays completed; an interruption means what it was for; anything else, what was raised."""
         is_interruption = isinstance(error, asyncio.CancelledError | JobInterrupted)
         if self._job.is_settled:
             if not is_interruption:
@@ -190,9 +190,16 @@ class OnLoop(Execution):
 class OnThread(Execution):
     """A def handler. on_end is called on its thread, or on the event loop where the thread had no part in the end."""
 
-    def __init__(self, *shared: Any, on_left_behind: Callable[[], None]) -> None:
-        super().__init__(*shared)
-        self._on_left_behind = on_left_behind
+    def __init__(
+        self,
+        claimed: ClaimedJob,
+        task: Task,
+        connections: Connections,
+        loop: asyncio.AbstractEventLoop,
+        on_end: Callable[[Execution, Outcome], None],
+    ) -> None:
+        super().__init__(claimed, task, connections, loop, on_end)
+        self.on_left_behind: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
         self._thread: int | None = None
         self._has_begun = False
@@ -254,7 +261,7 @@ class OnThread(Execution):
     def _leave_behind(self) -> None:
         if self._end(self._raised(JobInterrupted())):
             log.error("handler does not end, its thread is left behind", extra=self._about())
-            self._on_left_behind()
+            self.on_left_behind()
 
 
 def _job_error(error: BaseException) -> JobError:

@@ -79,7 +79,7 @@ class LeaseKeeper:
             self._on_verdict(id, number, verdict)
 
     def give_up_expired(self) -> None:
-        """After a failed tick: what must have run out by now is lost."""
+        """After a failed tick: what is about to run out is lost, so that its handler stops before another begins."""
         limit = monotonic() - self._lease.total_seconds() * 0.9
         with self._lock:
             expired = [key for batch in self._held.values() for key, since in batch.items() if since < limit]
