@@ -79,20 +79,22 @@ class Answer(Generic[T]):
 async def ask_together(
     connection: psycopg.AsyncConnection[Any], calls: Sequence[Call[Any]], meanwhile: Callable[[], Awaitable[None]]
 ) -> list[Answer[Any]]:
-    """As run_together; meanwhile is awaited once all calls are on their way, and the database works on them. A single
-    call goes without a pipeline, whose answer comes in two parts, each of which has to wake this process; there
-    meanwhile is awaited first."""
+    """As run_together; meanwhile is done once all calls are on their way, and the database works on them. A single
+    call goes without a pipeline, whose answer comes in two parts, each of which has to wake this process."""
     answers = [Answer(call, connection.cursor(row_factory=tuple_row)) for call in calls]
-    with _our_errors(errors.WrongState):
-        if len(answers) == 1:
-            await meanwhile()
-            await answers[0].cursor.execute(answers[0].call.sql, answers[0].call.params)
+    # A task begins when this one first waits for the database.
+    aside = asyncio.ensure_future(meanwhile())
+    try:
+        with _our_errors(errors.WrongState):
+            if len(answers) == 1:
+                await answers[0].cursor.execute(answers[0].call.sql, answers[0].call.params)
+                return answers
+            async with connection.pipeline():
+                for answer in answers:
+                    await answer.cursor.execute(answer.call.sql, answer.call.params)
             return answers
-        async with connection.pipeline():
-            for answer in answers:
-                await answer.cursor.execute(answer.call.sql, answer.call.params)
-            await meanwhile()
-    return answers
+    finally:
+        await aside
 
 
 def run_all_or_none(connection: psycopg.Connection[Any], calls: Iterable[Call[T]]) -> list[T]:

@@ -54,10 +54,10 @@ def test_a_busy_worker_sweeps_every_second() -> None:
 
 
 def test_a_costly_sweep_waits_so_that_it_takes_a_twentieth_of_the_time() -> None:
-    watermark = swept_watermark(a_claim(1), at=100.0, cost=0.5)
+    watermark = swept_watermark(a_claim(1), at=100.0, cost=0.1)
 
-    assert watermark.marks(100.0 + SWEEP_SHARE * 0.5 - 0.01, ORDER) is not None
-    assert watermark.marks(100.0 + SWEEP_SHARE * 0.5, ORDER) is None
+    assert watermark.marks(100.0 + SWEEP_SHARE * 0.1 - 0.01, ORDER) is not None
+    assert watermark.marks(100.0 + SWEEP_SHARE * 0.1, ORDER) is None
 
 
 def test_a_short_claim_is_followed_by_a_sweep_that_is_worth_it() -> None:

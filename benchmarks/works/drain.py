@@ -55,7 +55,7 @@ def drain(bench: Bench, peers: Peers) -> list[Result]:
 
 
 def batches(bench: Bench, peers: Peers) -> list[Result]:
-    """Throughput against the batch: one connection, pgqueue's functions without a worker around them."""
+    """Throughput against the batch: bare SQL on one connection, and PgQueuer's worker."""
     result = Result("batch size, one connection", "jobs/s")
     for size in (1, 10, 50, 100, 500, 1000):
         jobs = bench.scaled(min(2_000 * size, 100_000))

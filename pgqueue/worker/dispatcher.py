@@ -132,21 +132,21 @@ class Dispatcher:
         while not self._is_finished():
             self._sleep.listen()
             claim = await self._turn(connection)
+            await self._settling.try_held_up(connection)
             if claim is not None and not claim.is_full:
                 await self._read_claim()
             if self._is_stopping or monotonic() - self._backlog.waits_since() > self._patience:
                 self._give_back_waiting()
             if claim is not None and claim.found:
                 await self._sleep.found_work(connection, claim.found)
-            elif not self._settling.is_due and not self._watermark.should_sweep(monotonic()):
+            elif not self._settling.is_due and not (self._wanted() > 0 and self._watermark.should_sweep(monotonic())):
                 await self._rest(connection)
             await asyncio.sleep(0)
 
     async def _turn(self, connection: psycopg.AsyncConnection[Any]) -> "_Claim | None":
         """One round trip and one transaction: settles what is due, and claims for the hands that are free.
 
-        What the last claim has brought is read once the next turn is on its way, so that the database need not wait, or
-        just before it where that is a single call.
+        What the last claim has brought is read once the next turn is on its way, so that the database need not wait.
         """
         claim = await self._next_claim(connection)
         try:
@@ -154,7 +154,7 @@ class Dispatcher:
             answers = await database.ask_together(connection, asked, self._read_claim) if asked else []
         except REFUSALS:
             await self._settling.settle_singly(connection)
-            return None
+            answers = [] if claim is None else await database.ask_together(connection, [claim.call], self._read_claim)
         finally:
             await self._read_claim()
         if claim is not None:
@@ -208,7 +208,7 @@ class Dispatcher:
         return self._pace.hold_at_most() - unread - len(self._backlog) - len(self._running)
 
     def _start(self) -> None:
-        while len(self._running) < self._options.concurrency and (waiting := self._backlog.take()) is not None:
+        while self._has_a_hand() and (waiting := self._backlog.take()) is not None:
             if waiting.task.is_async:
                 on_loop = OnLoop(waiting.job, waiting.task, self._connections, self._loop, self._ended)
                 self._running[on_loop.key] = on_loop
@@ -216,9 +216,14 @@ class Dispatcher:
             else:
                 self._threads.start(self._on_thread(waiting).run)
 
+    def _has_a_hand(self) -> bool:
+        """What has ended on a thread and is not heard of yet needs none any more."""
+        at_work = len(self._running) - len(self._ended_on_threads)
+        return not self._is_stopping and at_work < self._options.concurrency
+
     def _next_for_thread(self) -> Run | None:
         """From a thread whose hand has just become free."""
-        waiting = None if self._is_stopping else self._backlog.take_for_thread()
+        waiting = self._backlog.take_for_thread() if self._has_a_hand() else None
         return None if waiting is None else self._on_thread(waiting).run
 
     def _on_thread(self, waiting: Waiting) -> OnThread:
@@ -243,6 +248,7 @@ class Dispatcher:
     def _ended(self, execution: Execution, outcome: Outcome) -> None:
         job = execution.claimed
         del self._running[execution.key]
+        execution.let_go()
         self._pace.record(execution.seconds)
         if log.isEnabledFor(logging.DEBUG):
             about = {"job": job.id, "task": job.task, "attempt": job.attempt, "seconds": round(execution.seconds, 6)}
@@ -293,5 +299,8 @@ async def _prepare(connection: psycopg.AsyncConnection[Any]) -> None:
     and not fail, as it would above read committed. Through a pooler settings would stay behind with the next client:
     there the role's own hold."""
     if connection.prepare_threshold is not None:
-        await connection.execute("set lock_timeout = '1s'")
+        await connection.execute("set lock_timeout = '200ms'")
+        # Whatever the role's own are, these are the ones that psycopg reads.
+        await connection.execute("set datestyle = 'ISO'")
+        await connection.execute("set intervalstyle = 'postgres'")
         await connection.execute("set default_transaction_isolation = 'read committed'")

@@ -89,6 +89,9 @@ class Execution:
     def _break_off(self) -> None:
         raise NotImplementedError
 
+    def let_go(self) -> None:
+        """Called once it is over."""
+
     def _arguments(self) -> dict[str, Any]:
         if self._task.job_parameter is None:
             return self.claimed.args
@@ -204,6 +207,7 @@ class OnThread(Execution):
         self._thread: int | None = None
         self._has_begun = False
         self._is_over = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def run(self) -> bool:
         """On a thread. False if it was left behind, and must not take another job."""
@@ -213,9 +217,16 @@ class OnThread(Execution):
             self._has_begun = True
             self._thread = threading.get_ident()
         if self.claimed.timeout is not None:
-            seconds = self.claimed.timeout.total_seconds()
-            self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self.stop, Stop.TIMEOUT)
+            self._loop.call_soon_threadsafe(self._set_timer, self.claimed.timeout)
         return self._end(self._call())
+
+    def _set_timer(self, timeout: timedelta) -> None:
+        self._timer = self._loop.call_later(timeout.total_seconds(), self.stop, Stop.TIMEOUT)
+
+    def let_go(self) -> None:
+        """On the event loop, once it is over: what waits for its timeout would keep it in memory."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _call(self) -> Outcome:
         try:
@@ -226,9 +237,9 @@ class OnThread(Execution):
                     self._thread = None
                     # One that was sent but has not struck yet must not strike the next job.
                     interrupt(threading.get_ident(), None)
+            return self._returned(result)
         except BaseException as error:
             return self._raised(error)
-        return self._returned(result)
 
     def _end(self, outcome: Outcome) -> bool:
         with self._lock:

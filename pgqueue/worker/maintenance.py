@@ -16,7 +16,7 @@ class Maintenance:
     """Reaps at every tick; makes and drops partitions at the first and every few minutes."""
 
     interval = timedelta(seconds=5)
-    """A worker with free hands reaps with every sweep; this is for when all hands are full."""
+    """A sweep that comes short reaps too; this is for when none does."""
 
     def __init__(self) -> None:
         self._maintain_at = monotonic()

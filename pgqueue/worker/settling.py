@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, assert_never
 
@@ -16,7 +17,10 @@ from .leases import LeaseKeeper
 log = logging.getLogger("pgqueue.worker")
 
 HELD_UP_FOR = 1.0
-"""Seconds until the next try at a job that somebody keeps locked, such as a transaction that cancels it and goes on."""
+"""Seconds until the next try at a job that somebody keeps locked, such as a transaction that cancels it and goes on.
+They double with each try, up to a minute, because a try holds up everything else."""
+
+_LONGEST_HOLD = 60.0
 
 _REMEMBERED_LEASES = 1000
 
@@ -37,7 +41,7 @@ class Settling:
         self._keeper = keeper
         self._new: list[Ended] = []
         self._sent: list[Ended] = []
-        self._held_up: list[tuple[float, Ended]] = []
+        self._held_up: list[_HeldUp] = []
         self._empty_leases: list[int] = []
 
     def __bool__(self) -> bool:
@@ -47,7 +51,7 @@ class Settling:
     def is_due(self) -> bool:
         """There is something to try now."""
         now = monotonic()
-        return bool(self._new or self._sent) or any(until <= now for until, _ in self._held_up)
+        return bool(self._new or self._sent) or any(held.until <= now for held in self._held_up)
 
     @property
     def is_held_up(self) -> bool:
@@ -58,13 +62,10 @@ class Settling:
         self._new.append((job, outcome))
 
     def calls(self) -> list[Call[Any]]:
-        """All that is due, to be run in one transaction; then call settled or, after a refusal, settle_singly. What was
+        """All that is new, to be run in one transaction; then call settled or, after a refusal, settle_singly. What was
         sent and not answered, because the connection was lost, is sent again."""
-        now = monotonic()
         self._sent += self._new
-        self._sent += [ended for until, ended in self._held_up if until <= now]
         self._new = []
-        self._held_up = [(until, ended) for until, ended in self._held_up if until > now]
         if not self._sent:
             return []
         return _calls_for(self._sent, self._empty_leases + self._keeper.emptied_by([job for job, _ in self._sent]))
@@ -84,17 +85,39 @@ class Settling:
             job, outcome = self._sent[-1]
             try:
                 await _settle_one(connection, job, outcome)
-            except _LOCKED:
-                log.warning("somebody keeps a job locked, its outcome waits", extra={"job": job.id})
-                self._held_up.append((monotonic() + HELD_UP_FOR, (job, outcome)))
+            except (*_LOCKED, *_POISON) as error:
+                log.warning("an outcome cannot be stored now, it waits", extra={"job": job.id, "error": str(error)})
+                self._held_up.append(_HeldUp(job, outcome, HELD_UP_FOR, monotonic() + HELD_UP_FOR))
             else:
                 self._let_go([job])
             self._sent.pop()
+
+    async def try_held_up(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """One of those whose time has come: by itself, so that the others do not wait for it."""
+        held = next((held for held in self._held_up if held.until <= monotonic()), None)
+        if held is None:
+            return
+        try:
+            await _settle_one(connection, held.job, held.outcome)
+        except (*_LOCKED, *_POISON):
+            held.hold = min(held.hold * 2, _LONGEST_HOLD)
+            held.until = monotonic() + held.hold
+        else:
+            self._held_up.remove(held)
+            self._let_go([held.job])
 
     def _let_go(self, jobs: Sequence[ClaimedJob]) -> None:
         self._empty_leases += self._keeper.let_go(jobs)
         # While nothing is settled in a batch nobody drops them; the reaper does, once they have run out.
         del self._empty_leases[:-_REMEMBERED_LEASES]
+
+
+@dataclass(slots=True)
+class _HeldUp:
+    job: ClaimedJob
+    outcome: Outcome
+    hold: float
+    until: float
 
 
 async def _settle_one(connection: psycopg.AsyncConnection[Any], job: ClaimedJob, outcome: Outcome) -> None:

@@ -24,16 +24,22 @@ class Threads:
     def start(self, run: Run) -> None:
         with self._lock:
             if self._idle <= 0 and self._started < self._count:
-                self._started += 1
-                threading.Thread(target=self._work, name="pgqueue-hand", daemon=True).start()
+                self._start_one()
             else:
-                self._idle -= 1
+                self._idle -= 1  # below zero where a thread that has reported its end is about to come back
         self._inbox.put(run)
+
+    def _start_one(self) -> None:
+        threading.Thread(target=self._work, name="pgqueue-hand", daemon=True).start()
+        self._started += 1
 
     def replace_one(self) -> None:
         """One is left behind; it ends by itself when it comes back."""
         with self._lock:
             self._count += 1
+            if self._idle < 0:  # somebody waits for it
+                self._idle += 1
+                self._start_one()
 
     def _work(self) -> None:
         while True:
@@ -44,7 +50,7 @@ class Threads:
                         self._count -= 1
                         self._started -= 1
                     return
-                run = self._take()
+                run = None if self._idle < 0 else self._take()  # who was called comes before who waits
             with self._lock:
                 self._idle += 1
 

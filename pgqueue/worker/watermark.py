@@ -15,6 +15,9 @@ SWEEP_EVERY = 1.0
 SWEEP_SHARE = 20.0
 """A sweep is due no sooner than this many times its own cost, so that sweeps take at most 5 % of the time."""
 
+MOST_COST = 0.25
+"""Seconds that count of a sweep's cost, which may be a wait for something else: five seconds without are the most."""
+
 
 class Watermark:
     """A mark for each priority of each queue. Times are seconds of a monotonic clock."""
@@ -30,7 +33,7 @@ class Watermark:
         rank = {queue: place for place, queue in enumerate(order)}
         served = [mark for mark in self._marks.values() if mark.queue in rank]
         marks = sorted(served, key=lambda mark: (rank[mark.queue], mark.priority))
-        overdue = now - self._swept_at >= max(SWEEP_EVERY, SWEEP_SHARE * self._cost)
+        overdue = now - self._swept_at >= SWEEP_EVERY and self._is_worth_a_sweep(now)
         # By weight, the first may be a queue that the last sweep did not come to, because another filled it.
         knows_the_first = bool(marks) and (marks[0].queue == order[0] or not self._is_worth_a_sweep(now))
         return None if overdue or self.should_sweep(now) or not knows_the_first else marks
@@ -40,7 +43,7 @@ class Watermark:
         return self._came_short and self._is_worth_a_sweep(now)
 
     def _is_worth_a_sweep(self, now: float) -> bool:
-        return now - self._swept_at >= SWEEP_SHARE * self._cost
+        return now - self._swept_at >= SWEEP_SHARE * min(self._cost, MOST_COST)
 
     def claimed(self, jobs: Sequence[ClaimedJob], wanted: int, is_sweep: bool) -> None:
         """Jobs in their order. A mark follows the last of its priority, also down where a sweep found work below it."""
