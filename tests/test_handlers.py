@@ -89,6 +89,22 @@ def test_a_worker_that_finds_many_jobs_a_second_asks_for_no_notification(committ
     asyncio.run(work())
 
 
+class Odd:
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        raise RuntimeError("not even its class can be told")
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "def"])
+def test_a_result_that_cannot_be_looked_at_costs_no_hand(committed: Database, dsn: str, is_async: bool) -> None:
+    async def odd_async() -> Odd:
+        return Odd()
+
+    job = run_one(committed, dsn, odd_async if is_async else Odd, max_failures=0)
+
+    assert (job["state"], job["outcome"]) == ("buried", "failed")
+
+
 def test_what_a_handler_returns_is_the_result(committed: Database, dsn: str) -> None:
     def handler(x: int, y: int) -> dict[str, int]:
         return {"sum": x + y}

@@ -244,6 +244,27 @@ def test_a_handler_stopped_before_its_thread_begins_never_runs() -> None:
     assert (ran, outcomes) == ([], [Released()])
 
 
+def test_a_timer_that_is_set_after_the_end_is_not_set() -> None:
+    """It would keep the job in memory until its timeout."""
+    tasks = Tasks()
+    tasks.register(lambda: None, name="run")
+    task = tasks.get("run")
+    assert task is not None
+
+    async def run() -> asyncio.TimerHandle | None:
+        connections = Connections(nullcontext, nullcontext)  # type: ignore[arg-type]
+        job = A_CLAIM._replace(task="run", timeout=timedelta(hours=1))
+        execution = OnThread(job, task, connections, asyncio.get_running_loop(), lambda *_: None)
+        thread = threading.Thread(target=execution.run)
+        thread.start()
+        thread.join(TIMEOUT)
+        execution.let_go()
+        await asyncio.sleep(0)
+        return execution._timer
+
+    assert asyncio.run(run()) is None
+
+
 def test_a_keeper_asks_once_a_second_whatever_the_lease() -> None:
     for seconds in (1, 2, 30, 3600):
         interval = LeaseKeeper(timedelta(seconds=seconds), lambda *_: None).interval

@@ -18,7 +18,7 @@ comment on type pgqueue.claimed_with_lease is 'What claim_from returns: the leas
 -- jobs, from its start. It finds what landed below the marks, and new priorities. docs/decisions/0002 has the figures.
 -- Each lateral query is one scan of job_claim, and runs only while jobs are still wanted. Literal state, pinned planner
 -- settings: the plan must not move. The rows are reached by an array of ids and not by a join, which a plan made on an
--- empty table turns into a scan of all jobs. They come back in the order of their ids.
+-- empty table turns into a scan of all jobs. They come back in no order.
 create function pgqueue.claim_from(
     queues text[], max_jobs integer, lease interval, worker text,
     priorities smallint[] default null, run_ats timestamptz[] default null, ids bigint[] default null)

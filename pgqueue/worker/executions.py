@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import timedelta
 from enum import StrEnum
@@ -54,7 +55,7 @@ def accept(job: ClaimedJob, tasks: Tasks) -> Task | Released | Buried:
     return task if misfit is None else Buried(misfit)
 
 
-class Execution:
+class Execution(ABC):
     """What both kinds share. on_end(execution, outcome) is called once, on the event loop or on the thread."""
 
     def __init__(
@@ -86,10 +87,10 @@ class Execution:
         self._job.stop()
         self._break_off()
 
-    def _break_off(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _break_off(self) -> None: ...
 
-    def let_go(self) -> None:
+    def let_go(self) -> None:  # noqa: B027, only a thread's execution has something to let go
         """Called once it is over."""
 
     def _arguments(self) -> dict[str, Any]:
@@ -221,7 +222,8 @@ class OnThread(Execution):
         return self._end(self._call())
 
     def _set_timer(self, timeout: timedelta) -> None:
-        self._timer = self._loop.call_later(timeout.total_seconds(), self.stop, Stop.TIMEOUT)
+        if not self._is_over:  # the loop may hear of the end before it comes to this
+            self._timer = self._loop.call_later(timeout.total_seconds(), self.stop, Stop.TIMEOUT)
 
     def let_go(self) -> None:
         """On the event loop, once it is over: what waits for its timeout would keep it in memory."""
