@@ -837,27 +837,31 @@ declare
     last    record;
 begin
     perform pgqueue.check_ascending(ids);
-    perform pgqueue.check_duration('retry_in', make_interval(secs => u.seconds), true) from unnest(retry_ins) as u(seconds);
-    with held as materialized (
-        select j.id, j.attempt, j.queue, l.worker, l.claimed_at, nullif(errors -> width_bucket(j.id, ids) - 1, 'null') as error
+    perform pgqueue.check_duration('retry_in', make_interval(secs => u.seconds), true)
+       from (select min(u.seconds) from unnest(retry_ins) as u(seconds)
+              union all select max(u.seconds) from unnest(retry_ins) as u(seconds)) as u(seconds);
+    -- Not locked first: the update looks again at what it finds locked. offset 0: a look-up by id for each job.
+    with held as (
+        select j.id, l.worker, l.claimed_at
           from pgqueue.job j
           left join pgqueue.lease l on l.id = j.lease_id
-         where j.id = any (ids) and j.state = 'running' and j.attempt = attempts[width_bucket(j.id, ids)]
-           and j.failures < j.max_failures and j.cancel_requested_at is null
-         order by j.id
-           for update of j
+         where j.id = any (ids)
+        offset 0
     ), retried as (
         update pgqueue.job j
            set state = 'ready', failures = j.failures + 1, lease_id = null,
                run_at = moment + coalesce(make_interval(secs => retry_ins[width_bucket(j.id, ids)]),
                                           pgqueue.backoff(j.failures))
-         where j.id = any (array(select h.id from held h))
-        returning j.id, j.queue, j.run_at
+          from held h
+         where j.id = h.id and j.state = 'running' and j.attempt = attempts[width_bucket(j.id, ids)]
+           and j.failures < j.max_failures and j.cancel_requested_at is null
+        returning j.id, j.attempt, j.queue, j.run_at, h.worker, h.claimed_at
     ), ended as (
         insert into pgqueue.attempt (job_id, attempt, outcome, worker, started_at, finished_at, error)
-        select h.id, h.attempt, case when h.error @> '{"timed_out": true}' then 'timed_out' else 'failed' end,
-               coalesce(h.worker, 'unknown'), coalesce(h.claimed_at, moment), moment, h.error
-          from held h
+        select r.id, r.attempt, case when e.error -> 'timed_out' = 'true' then 'timed_out' else 'failed' end,
+               coalesce(r.worker, 'unknown'), coalesce(r.claimed_at, moment), moment, e.error
+          from retried r
+         cross join lateral (select nullif(errors -> width_bucket(r.id, ids) - 1, 'null') as error offset 0) e
     )
     select coalesce(array_agg(r.id), '{}'), array_agg(r.queue), array_agg(r.run_at) into failed, queues, run_ats
       from retried r;
