@@ -4,11 +4,12 @@ import asyncio
 import json
 import random
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic
 from typing import Any
 
 import psycopg
@@ -16,7 +17,8 @@ import pytest
 
 import pgqueue
 from pgqueue import Job, NewJob, Queue, Tasks, calls
-from pgqueue.jobs import Outcome, Released
+from pgqueue.calls import Call
+from pgqueue.jobs import JobId, Outcome, Released
 from pgqueue.running import Connections
 from pgqueue.worker.executions import OnThread, Stop
 from pgqueue.worker.leases import LeaseKeeper
@@ -269,6 +271,26 @@ def test_a_keeper_asks_once_a_second_whatever_the_lease() -> None:
     for seconds in (1, 2, 30, 3600):
         interval = LeaseKeeper(timedelta(seconds=seconds), lambda *_: None).interval
         assert interval <= timedelta(seconds=min(1, seconds / 3))
+
+
+def test_no_verdict_on_what_was_let_go_while_the_keeper_asked(
+    committed: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is settled, and so gone from the database: that is no loss."""
+    verdicts = list[tuple[int, int, str]]()
+    keeper = LeaseKeeper(timedelta(seconds=30), lambda *verdict: verdicts.append(verdict))
+    settled, lost = A_CLAIM._replace(id=1), A_CLAIM._replace(id=2)
+    keeper.hold([settled, lost], since=monotonic())
+    ask = calls.keep_held
+
+    def ask_while_settling(held: Sequence[tuple[JobId, int]], lease: timedelta) -> Call[list[tuple[JobId, int, str]]]:
+        keeper.let_go([settled])
+        return ask(held, lease)
+
+    monkeypatch.setattr(calls, "keep_held", ask_while_settling)
+    keeper.tick(committed.connection)
+
+    assert verdicts == [(2, 1, "lost")]
 
 
 @pytest.mark.heavy

@@ -70,13 +70,17 @@ class LeaseKeeper:
             return
         asked = monotonic()
         stopped = database.run(connection, calls.keep_held(held, self._lease))
-        lost = {(id, attempt) for id, attempt, verdict in stopped if verdict == "lost"}
+        verdicts = {(id, attempt): verdict for id, attempt, verdict in stopped}
+        lost = {attempt for attempt, verdict in verdicts.items() if verdict == "lost"}
+        still_held = set()
         with self._lock:
             for batch in self._held.values():
                 for attempt in batch.keys() & set(held) - lost:
                     batch[attempt] = asked
-        for id, number, verdict in stopped:
-            self._on_verdict(id, number, verdict)
+                still_held |= batch.keys() & verdicts.keys()
+        # What has been settled meanwhile is gone from the database and no loss.
+        for id, number in still_held:
+            self._on_verdict(id, number, verdicts[id, number])
 
     def give_up_expired(self) -> None:
         """After a failed tick: what is about to run out is lost, so that its handler stops before another begins."""
