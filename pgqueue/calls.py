@@ -230,7 +230,7 @@ def fail_many(
         {
             "ids": parameters.numbers(ids),
             "attempts": parameters.numbers(attempts),
-            "errors": parameters.in_step([parameters.error(error) for error in errors]),
+            "errors": parameters.errors(errors),
             "retry_ins": parameters.numbers(
                 None if delay is None else parameters.seconds("retry_in", delay) for delay in delays
             ),

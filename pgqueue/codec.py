@@ -6,11 +6,14 @@ from typing import Any
 
 from .errors import InvalidInput
 
+# One for all: json.dumps makes a new one at every call, which takes as long as a small value itself.
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
 
 def encode(value: object, name: str) -> str:
     """The JSON text of a value. Raises InvalidInput naming the place, such as args["when"], that is not JSON."""
     try:
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+        text = _ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(next(_faults(value, name), f"{name} is not JSON ({error}): pass JSON values")) from None
     if "\\u0000" in text or "\\ud" in text:

@@ -63,15 +63,23 @@ def result(value: object) -> str | None:
     return None if value is None else codec.encode(value, "result")
 
 
+def errors(values: Iterable[JobError]) -> str:
+    """As one JSON array. Errors quote foreign text, which must never keep a failure from being written down."""
+    return codec.encode(
+        [{name: storable(part) for name, part in value.as_json().items()} for value in values], "errors"
+    )
+
+
 def error(value: JobError | None) -> str | None:
-    """Errors quote foreign text, which must never keep a failure from being written down."""
     if value is None:
         return None
-    return codec.encode({name: storable(part) for name, part in value.as_json().items()}, "error")
+    return errors([value])[1:-1]
 
 
 def storable(value: Any) -> Any:
     """Text with what PostgreSQL cannot store in its written form; anything else as it is."""
     if not isinstance(value, str):
+        return value
+    if value.isprintable():  # also no line feed, but most messages are one line
         return value
     return value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
