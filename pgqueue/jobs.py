@@ -113,6 +113,9 @@ class Done:
     result: str | None = None
 
 
+NO_RESULT = Done()
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
     """The handler completed its job by itself, in job.transaction()."""

@@ -148,6 +148,13 @@ def test_a_worker_cut_off_from_the_database_gives_up_before_its_lease_ends() -> 
     assert verdicts == [(1, 1, "lost")]
 
 
+def test_a_claim_leaves_half_of_what_may_be_held_for_the_next() -> None:
+    pace = Pace(10)
+    assert pace.claim_at_most() == 10
+    pace.record(0.0001)
+    assert pace.claim_at_most() == (10 + MOST_AHEAD) // 2
+
+
 @pytest.mark.parametrize(
     ("source", "target", "message"),
     [

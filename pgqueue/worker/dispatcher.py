@@ -22,6 +22,7 @@ from ..running import Connections
 from ..tasks import Task, Tasks
 from .backlog import Backlog, Waiting
 from .executions import Execution, OnLoop, OnThread, Stop, accept
+from .hands import Hands
 from .leases import LeaseKeeper
 from .lineup import Lineup
 from .options import Options
@@ -48,6 +49,8 @@ class Dispatcher:
         self._watermark = Watermark()
         self._pace = Pace(options.concurrency)
         self._backlog = Backlog()
+        self._loop = asyncio.get_running_loop()
+        self._hands = Hands(self._loop, self._next_on_loop, self._start)
         self._threads = Threads(options.concurrency, self._next_for_thread)
         # Threads write into it too: one operation on a dict is atomic.
         self._running: dict[tuple[JobId, int], Execution] = {}
@@ -59,7 +62,6 @@ class Dispatcher:
         self._patience = max(1.0, options.lease.total_seconds() / 10)
         self.keeper = LeaseKeeper(options.lease, self._on_verdict)
         self._settling = Settling(self.keeper)
-        self._loop = asyncio.get_running_loop()
 
     # What others tell the dispatcher.
 
@@ -205,16 +207,22 @@ class Dispatcher:
         if self._is_stopping:
             return 0
         unread = 0 if self._claim is None else self._claim.found
-        return self._pace.hold_at_most() - unread - len(self._backlog) - len(self._running)
+        room = self._pace.hold_at_most() - unread - len(self._backlog) - len(self._running)
+        return min(room, self._pace.claim_at_most())
 
     def _start(self) -> None:
+        while (execution := self._next_on_loop()) is not None:
+            self._hands.start(execution)
+
+    def _next_on_loop(self) -> OnLoop | None:
+        """For a hand that is free. What comes before it and is for a thread is handed over."""
         while self._has_a_hand() and (waiting := self._backlog.take()) is not None:
             if waiting.task.is_async:
-                on_loop = OnLoop(waiting.job, waiting.task, self._connections, self._loop, self._ended)
-                self._running[on_loop.key] = on_loop
-                on_loop.begin()
-            else:
-                self._threads.start(self._on_thread(waiting).run)
+                execution = OnLoop(waiting.job, waiting.task, self._connections, self._loop, self._ended)
+                self._running[execution.key] = execution
+                return execution
+            self._threads.start(self._on_thread(waiting).run)
+        return None
 
     def _has_a_hand(self) -> bool:
         """What has ended on a thread and is not heard of yet needs none any more."""
@@ -244,6 +252,7 @@ class Dispatcher:
         self._is_told_of_threads = False
         while self._ended_on_threads:
             self._ended(*self._ended_on_threads.popleft())
+        self._start()
 
     def _ended(self, execution: Execution, outcome: Outcome) -> None:
         job = execution.claimed
@@ -254,7 +263,6 @@ class Dispatcher:
             about = {"job": job.id, "task": job.task, "attempt": job.attempt, "seconds": round(execution.seconds, 6)}
             log.debug("job ended", extra={**about, "outcome": type(outcome).__name__.lower()})
         self._settle(job, outcome)
-        self._start()
 
     def _settle(self, job: ClaimedJob, outcome: Outcome) -> None:
         if isinstance(outcome, Buried):
@@ -300,7 +308,6 @@ async def _prepare(connection: psycopg.AsyncConnection[Any]) -> None:
     there the role's own hold."""
     if connection.prepare_threshold is not None:
         await connection.execute("set lock_timeout = '200ms'")
-        # Whatever the role's own are, these are the ones that psycopg reads.
-        await connection.execute("set datestyle = 'ISO'")
-        await connection.execute("set intervalstyle = 'postgres'")
+        # psycopg turns times in another zone into datetimes at five times the cost.
+        await connection.execute("set timezone = 'UTC'")
         await connection.execute("set default_transaction_isolation = 'read committed'")

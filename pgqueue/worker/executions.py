@@ -3,21 +3,20 @@
 import asyncio
 import logging
 import threading
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import timedelta
 from enum import StrEnum
 from time import monotonic
-from types import CodeType
 from typing import Any
 
 from .. import codec
 from ..errors import InvalidInput
-from ..jobs import Buried, Cancelled, ClaimedJob, Done, Failed, JobError, Lost, Outcome, Released, Settled
+from ..jobs import NO_RESULT, Buried, Cancelled, ClaimedJob, Done, Failed, JobError, Lost, Outcome, Released, Settled
 from ..running import Bury, Cancel, Connections, Job, JobInterrupted, Retry, Snooze
 from ..tasks import Task, Tasks
 from .threads import interrupt
+from .traces import job_error, trace_of
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -103,11 +102,11 @@ class Execution(ABC):
         if self._job.is_settled:
             return Settled()
         if result is None:
-            return Done()
+            return NO_RESULT
         try:
             return Done(codec.encode(result, "result"))
         except InvalidInput as error:
-            return Buried(str(error), _job_error(error))
+            return Buried(str(error), job_error(error))
 
     def _raised(self, error: BaseException) -> Outcome:
         try:
@@ -134,20 +133,20 @@ class Execution(ABC):
                 case Stop.TIMEOUT:
                     message = f"ran longer than its timeout of {self.claimed.timeout}"
                     log.warning(f"job {message}", extra=self._about())
-                    return Failed(JobError("TimeoutError", message, _trace(error), timed_out=True), self._retry_in())
+                    return Failed(JobError("TimeoutError", message, trace_of(error), timed_out=True), self._retry_in())
                 case None:
                     pass
         match error:
             case Snooze() | Bury() | Cancel():
                 return error.outcome
             case Retry():
-                return Failed(_job_error(error), self._retry_in() if error.retry_in is None else error.retry_in)
+                return Failed(job_error(error), self._retry_in() if error.retry_in is None else error.retry_in)
             case KeyboardInterrupt() | GeneratorExit():
                 return Released()
         log.warning("job failed", extra=self._about(), exc_info=error)
         if not self._task.retries(error):
-            return Buried(f"{type(error).__name__} is not retried", _job_error(error))
-        return Failed(_job_error(error), self._retry_in())
+            return Buried(f"{type(error).__name__} is not retried", job_error(error))
+        return Failed(job_error(error), self._retry_in())
 
     def _retry_in(self) -> timedelta | None:
         """None: the database's own backoff. A broken policy must not cost the job its retry."""
@@ -164,14 +163,13 @@ class Execution(ABC):
 
 
 class OnLoop(Execution):
-    """An async handler, on a task of its own, so that context variables of one job are not seen by the next."""
+    """An async handler."""
 
-    def begin(self) -> None:
-        self._runner = self._loop.create_task(self._run())
-        self._has_begun = False
+    _runner: asyncio.Task[None] | None = None
 
-    async def _run(self) -> None:
-        self._has_begun = True
+    async def run(self, runner: asyncio.Task[None]) -> None:
+        self._runner = runner
+        self._started = monotonic()
         timer = None
         if self.claimed.timeout is not None:
             timer = self._loop.call_later(self.claimed.timeout.total_seconds(), self.stop, Stop.TIMEOUT)
@@ -187,7 +185,7 @@ class OnLoop(Execution):
         self._on_end(self, outcome)
 
     def _break_off(self) -> None:
-        if self._has_begun:  # if not, it sees the reason when it begins
+        if self._runner is not None:  # if not, it sees the reason when it begins
             self._runner.cancel()
 
 
@@ -275,33 +273,3 @@ class OnThread(Execution):
         if self._end(self._raised(JobInterrupted())):
             log.error("handler does not end, its thread is left behind", extra=self._about())
             self.on_left_behind()
-
-
-def _job_error(error: BaseException) -> JobError:
-    try:
-        message = str(error)
-    except Exception:
-        message = "its text cannot be printed"
-    return JobError(type(error).__name__, message, _trace(error))
-
-
-def _trace(error: BaseException) -> str:
-    """As Python prints it. Its stack, which takes 30 us to print, is remembered: the same lines fail again."""
-    if error.__cause__ is not None or error.__context__ is not None or isinstance(error, BaseExceptionGroup):
-        return "".join(traceback.format_exception(error))
-    places = []
-    step = error.__traceback__
-    while step is not None:
-        places.append((step.tb_frame.f_code, step.tb_lasti))
-        step = step.tb_next
-    stack = _stacks.get(tuple(places))
-    if stack is None:
-        stack = "".join(["Traceback (most recent call last):\n", *traceback.format_tb(error.__traceback__)])
-        if len(_stacks) >= _MOST_STACKS:
-            _stacks.clear()
-        _stacks[tuple(places)] = stack
-    return stack + "".join(traceback.format_exception_only(error))
-
-
-_stacks: dict[tuple[tuple[CodeType, int], ...], str] = {}
-_MOST_STACKS = 1000

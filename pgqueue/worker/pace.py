@@ -25,3 +25,7 @@ class Pace:
         if self._average is None or self._average > AHEAD_SECONDS:
             return self._hands
         return self._hands + min(MOST_AHEAD, int(self._hands * AHEAD_SECONDS / max(self._average, 1e-6)))
+
+    def claim_at_most(self) -> int:
+        """Half, so that the hands have the other half while the database is asked."""
+        return max(self._hands, self.hold_at_most() // 2)
