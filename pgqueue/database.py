@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -77,13 +77,15 @@ class Answer(Generic[T]):
 
 
 async def ask_together(
-    connection: psycopg.AsyncConnection[Any], calls: Sequence[Call[Any]], meanwhile: Callable[[], Awaitable[None]]
+    connection: psycopg.AsyncConnection[Any],
+    calls: Sequence[Call[Any]],
+    meanwhile: Callable[[], Coroutine[Any, Any, None]] | None,
 ) -> list[Answer[Any]]:
     """As run_together; meanwhile is done once all calls are on their way, and the database works on them. A single
     call goes without a pipeline, whose answer comes in two parts, each of which has to wake this process."""
     answers = [Answer(call, connection.cursor(row_factory=tuple_row, binary=True)) for call in calls]
     # A task begins when this one first waits for the database.
-    aside = asyncio.ensure_future(meanwhile())
+    aside = None if meanwhile is None else asyncio.create_task(meanwhile())
     try:
         with _our_errors(errors.WrongState):
             if len(answers) == 1:
@@ -94,7 +96,8 @@ async def ask_together(
                     await answer.cursor.execute(answer.call.sql, answer.call.params)
             return answers
     finally:
-        await aside
+        if aside is not None:
+            await aside
 
 
 def run_all_or_none(connection: psycopg.Connection[Any], calls: Iterable[Call[T]]) -> list[T]:

@@ -66,6 +66,7 @@ class Listener:
                     self._proven()
                 elif notification.channel == "pgqueue":
                     self._on_wake()
+                    await asyncio.sleep(0)  # who was woken goes first
                 elif notification.payload.isdecimal():
                     self._on_cancel(int(notification.payload))
             if proof_due is not None and monotonic() >= proof_due:

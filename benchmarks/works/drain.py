@@ -24,7 +24,7 @@ SINGLE = "pgqueue, one by one"
 
 def drain(bench: Bench, peers: Peers) -> list[Result]:
     jobs = bench.scaled(200_000)
-    few = bench.scaled(20_000)
+    few = bench.scaled(10_000)
     result = Result(f"drain {jobs:,} no-op jobs", "jobs/s")
     contestants = [
         ours(ASYNC, "drain", jobs),
@@ -35,12 +35,12 @@ def drain(bench: Bench, peers: Peers) -> list[Result]:
         *peers.make(FLOOR, "drain", jobs),
         ours(THREADS, "drain-threads", jobs),
         ours(FAILING, "drain-failing", jobs),
-        *peers.make(PGQUEUER, "drain", bench.scaled(100_000)),
+        *peers.make(PGQUEUER, "drain", bench.scaled(60_000)),
         *peers.make(PGBOSS, "drain", bench.scaled(100_000)),
         *peers.make(PLAIN_GRAPHILE, "drain", few),
-        *peers.make(PROCRASTINATE, "drain", bench.scaled(4_000)),
+        *peers.make(PROCRASTINATE, "drain", bench.scaled(2_000)),
         *peers.make(DRAMATIQ, "drain", few),
-        *peers.make(CELERY, "drain", bench.scaled(10_000)),
+        *peers.make(CELERY, "drain", bench.scaled(4_000)),
     ]
     bench.in_turns(result, contestants)
     result.targets = [
@@ -57,11 +57,11 @@ def drain(bench: Bench, peers: Peers) -> list[Result]:
 def batches(bench: Bench, peers: Peers) -> list[Result]:
     """Throughput against the batch: bare SQL on one connection, and PgQueuer's worker."""
     result = Result("batch size, one connection", "jobs/s")
-    for size in (1, 10, 50, 100, 500, 1000):
-        jobs = bench.scaled(min(2_000 * size, 100_000))
+    for size in (1, 10, 100, 500, 1000):
+        jobs = bench.scaled(min(2_000 * size, 60_000))
         contestants = renamed(peers.make(FLOOR, "drain", jobs, "--batch", str(size)), f"floor, batch {size}")
         if size <= 500:
-            driven = peers.make(PGQUEUER, "drain", bench.scaled(min(2_000 * size, 40_000)), "--batch-size", str(size))
+            driven = peers.make(PGQUEUER, "drain", bench.scaled(min(1_000 * size, 20_000)), "--batch-size", str(size))
             contestants += renamed(driven, f"PgQueuer, batch {size}")
         bench.in_turns(result, contestants)
     return [result]

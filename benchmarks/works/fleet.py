@@ -11,8 +11,8 @@ from ..contestants import Peers
 from ..waiting import seconds_of_work, wait_until_empty
 
 QUEUES = (1, 10, 50, 200)
-CONNECTIONS = (1, 2, 4, 8, 16, 32, 50)
-PROCESSES = (1, 2, 3, 4)
+CONNECTIONS = (1, 2, 8, 24, 50)
+PROCESSES = (1, 2, 4)
 
 
 def fleet(bench: Bench, _: Peers) -> list[Result]:
@@ -44,7 +44,6 @@ def _many_connections(bench: Bench) -> Result:
         Contestant(
             f"{count} connections",
             [sys.executable, "-m", "benchmarks.swarm", str(jobs), "--connections", str(count)],
-            environment={"PGQUEUE_BENCH_MIGRATE": "1"},
         )
         for count in CONNECTIONS
     ]

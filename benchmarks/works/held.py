@@ -11,7 +11,7 @@ from ..contestants import GRAPHILE, PGQUEUER, PROCRASTINATE, Peers
 from ..counting import QUEUE, counter
 
 AT_ONCE = 5_000
-PEERS_SECONDS = 30
+PEERS_SECONDS = 20
 
 
 def held(bench: Bench, peers: Peers) -> list[Result]:

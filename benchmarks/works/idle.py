@@ -11,8 +11,8 @@ from pgqueue.crew import crew
 from ..bench import Bench, Figures, Result, brief, connect
 from ..contestants import Peers
 
-SECONDS = 30
-SETTLES_WITHIN = 5
+SECONDS = 15
+SETTLES_WITHIN = 3
 
 
 def idle(bench: Bench, _: Peers) -> list[Result]:

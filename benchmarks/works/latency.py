@@ -13,7 +13,9 @@ def latency(bench: Bench, peers: Peers) -> list[Result]:
     contestants = [ours("pgqueue", "latency", jobs)]
     for name in names:
         contestants += peers.make(name, "latency", jobs)
-    bench.in_turns(result, contestants)
+    on_redis = [contestant for contestant in contestants if contestant.name in (DRAMATIQ, CELERY)]
+    bench.in_turns(result, [contestant for contestant in contestants if contestant not in on_redis])
+    bench.in_turns(result, on_redis, rounds=1)
     for rounds in result.rounds.values():
         for figures in rounds:
             _summarise(figures)

@@ -143,6 +143,7 @@ class Dispatcher:
                 await self._sleep.found_work(connection, claim.found)
             elif not self._settling.is_due and not (self._wanted() > 0 and self._watermark.should_sweep(monotonic())):
                 await self._rest(connection)
+                continue
             await asyncio.sleep(0)
 
     async def _turn(self, connection: psycopg.AsyncConnection[Any]) -> "_Claim | None":
@@ -151,12 +152,13 @@ class Dispatcher:
         What the last claim has brought is read once the next turn is on its way, so that the database need not wait.
         """
         claim = await self._next_claim(connection)
+        meanwhile = None if self._claim is None else self._read_claim
         try:
             asked = self._settling.calls() + ([] if claim is None else [claim.call])
-            answers = await database.ask_together(connection, asked, self._read_claim) if asked else []
+            answers = await database.ask_together(connection, asked, meanwhile) if asked else []
         except REFUSALS:
             await self._settling.settle_singly(connection)
-            answers = [] if claim is None else await database.ask_together(connection, [claim.call], self._read_claim)
+            answers = [] if claim is None else await database.ask_together(connection, [claim.call], None)
         finally:
             await self._read_claim()
         if claim is not None:
