@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -30,7 +29,6 @@ class Contestant:
 
     name: str
     command: Sequence[str]
-    settings: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -147,10 +145,7 @@ def connect(dsn: str) -> psycopg.Connection[Any]:
     return psycopg.connect(dsn, autocommit=True)
 
 
-def ours(name: str, benchmark: str, jobs: int, *options: str, settings: str = "") -> Contestant:
+def ours(name: str, benchmark: str, jobs: int, *options: str) -> Contestant:
     """The product, by its own command."""
     command = [sys.executable, "-m", "pgqueue", "bench", benchmark, "--jobs", str(jobs), "--json", *options]
-    return Contestant(name, command, settings)
-
-
-HERE = Path(__file__).parent
+    return Contestant(name, command)

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from pgqueue import NewJob, Queue, calls, database, schema
+from pgqueue.worker import own_calls
 
 from .bench import connect
 from .waiting import seconds_of_work
@@ -23,12 +24,12 @@ QUEUE = "swarm"
 
 async def work(dsn: str, name: str) -> None:
     async with await database.connect_async(dsn) as connection:
-        jobs = await database.run_async(connection, calls.sweep([QUEUE], BATCH, LEASE, name))
+        jobs = await database.run_async(connection, own_calls.sweep([QUEUE], BATCH, LEASE, name))
         while jobs:
             last = max(jobs, key=lambda job: (job.run_at, job.id))
             done = [(job.id, job.attempt, None) for job in jobs]
-            complete = calls.complete_many(done, [jobs[0].lease_id])
-            claim = calls.claim_from([calls.Mark(QUEUE, 0, last.run_at, last.id)], BATCH, LEASE, name)
+            complete = own_calls.complete_many(done, [jobs[0].lease_id])
+            claim = own_calls.claim_from([own_calls.Mark(QUEUE, 0, last.run_at, last.id)], BATCH, LEASE, name)
             turn: list[calls.Call[Any]] = [complete, claim]
             _, jobs = await database.run_together_async(connection, turn)
 

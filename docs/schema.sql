@@ -404,6 +404,24 @@ $$;
 
 COMMENT ON FUNCTION pgqueue.claim_from(queues text[], max_jobs integer, lease interval, worker text, priorities smallint[], run_ats timestamp with time zone[], ids bigint[]) IS 'A claim from several queues that starts at marks, or at the start.';
 
+CREATE FUNCTION pgqueue.claim_from_both(queues text[], max_jobs integer, lease interval, worker text, priorities smallint[], run_ats timestamp with time zone[], ids bigint[], others text[]) RETURNS SETOF pgqueue.claimed_with_lease
+    LANGUAGE plpgsql ROWS 100
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    found_jobs integer;
+begin
+    return query select * from pgqueue.claim_from(queues, max_jobs, lease, worker, priorities, run_ats, ids);
+    get diagnostics found_jobs = row_count;
+    if found_jobs < max_jobs then
+        return query select * from pgqueue.claim_from(others, max_jobs - found_jobs, lease, worker);
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.claim_from_both(queues text[], max_jobs integer, lease interval, worker text, priorities smallint[], run_ats timestamp with time zone[], ids bigint[], others text[]) IS 'A claim that starts at marks and, where these come short, at the start of other queues.';
+
 CREATE FUNCTION pgqueue.clock() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     RETURN clock_timestamp();
@@ -438,6 +456,7 @@ CREATE FUNCTION pgqueue.complete_many(ids bigint[], attempts integer[], results 
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -823,6 +842,7 @@ CREATE FUNCTION pgqueue.fail_many(ids bigint[], attempts integer[], errors jsonb
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -840,13 +860,13 @@ begin
     perform pgqueue.check_duration('retry_in', make_interval(secs => u.seconds), true)
        from (select min(u.seconds) from unnest(retry_ins) as u(seconds)
               union all select max(u.seconds) from unnest(retry_ins) as u(seconds)) as u(seconds);
-    -- Not locked first: the update looks again at what it finds locked. offset 0: a look-up by id for each job.
+    -- Not locked first: the update looks again at what it finds locked.
     with held as (
         select j.id, l.worker, l.claimed_at
           from pgqueue.job j
           left join pgqueue.lease l on l.id = j.lease_id
          where j.id = any (ids)
-        offset 0
+         order by j.id
     ), retried as (
         update pgqueue.job j
            set state = 'ready', failures = j.failures + 1, lease_id = null,

@@ -4,12 +4,11 @@ A call knows nothing of connections; database.run and database.run_async carry i
 documented in docs/sql.md and by their comments in the catalog.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from operator import attrgetter, itemgetter
-from typing import Any, Generic, LiteralString, NamedTuple, TypeVar
-from uuid import UUID
+from operator import attrgetter
+from typing import Any, Generic, LiteralString, TypeVar
 
 from . import codec, parameters
 from .errors import InvalidInput, JobNotFound, StaleAttempt, WrongState
@@ -17,15 +16,6 @@ from .jobs import ClaimedJob, JobError, JobId, JobRecord, JobState, NewJob
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
-
-
-class Mark(NamedTuple):
-    """The last claimed position of one priority of a queue."""
-
-    queue: str
-    priority: int
-    run_at: datetime
-    id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +28,15 @@ class Call(Generic[T]):
     conflict: type[WrongState] = WrongState
 
 
-def _nothing(_: Sequence[Row]) -> None:
+def nothing(_: Sequence[Row]) -> None:
     return None
 
 
-def _scalar(rows: Sequence[Row]) -> Any:
+def scalar(rows: Sequence[Row]) -> Any:
     return rows[0][0]
 
 
-def _column(rows: Sequence[Row]) -> list[Any]:
+def column(rows: Sequence[Row]) -> list[Any]:
     return [row[0] for row in rows]
 
 
@@ -56,7 +46,7 @@ def enqueue(job: NewJob) -> Call[JobId]:
         "select pgqueue.enqueue(task => %(task)s, args => %(args)s::jsonb, queue => %(queue)s,"
         " priority => %(priority)s::int, delay => %(delay)s, run_at => %(run_at)s, unique_key => %(unique_key)s,"
         " max_failures => %(max_failures)s::int, timeout => %(timeout)s, headers => %(headers)s::jsonb)",
-        _scalar,
+        scalar,
         fields
         | {name: parameters.text(name, fields[name]) for name in ("task", "queue", "unique_key")}
         | {name: codec.encode(fields[name], name) for name in ("args", "headers")},
@@ -66,7 +56,7 @@ def enqueue(job: NewJob) -> Call[JobId]:
 def enqueue_many(jobs: Sequence[NewJob]) -> Call[list[JobId]]:
     """All in one statement; the ids come back in the order given."""
     given = [_given(job) for job in jobs]
-    return Call("select * from pgqueue.enqueue_many(%(jobs)s::jsonb)", _column, {"jobs": codec.encode(given, "jobs")})
+    return Call("select * from pgqueue.enqueue_many(%(jobs)s::jsonb)", column, {"jobs": codec.encode(given, "jobs")})
 
 
 PORTION = 2000
@@ -118,13 +108,13 @@ def _fields(job: NewJob) -> dict[str, Any]:
 
 # JSON as text, and read job by job: PostgreSQL holds numbers and depths that Python cannot read, and one such job must
 # not cost its batch.
-_CLAIMED: LiteralString = (
+CLAIMED: LiteralString = (
     "select id, attempt, task, args::text, headers::text, queue, priority, run_at, enqueued_at, failures, losses,"
     " timeout, lease_expires_at"
 )
 
 
-def _claimed(rows: Sequence[Row]) -> list[ClaimedJob]:
+def claimed(rows: Sequence[Row]) -> list[ClaimedJob]:
     return [_claimed_job(*row) for row in rows]
 
 
@@ -139,9 +129,9 @@ def _claimed_job(id: JobId, attempt: int, task: str, args: str, headers: str, *r
 def claim(queue: str, max_jobs: int, lease: timedelta, worker: str | None = None) -> Call[list[ClaimedJob]]:
     """The public claim; its rows have no lease_id, which reads as 0."""
     return Call(
-        _CLAIMED + ", 0 from pgqueue.claim(queue => %(queue)s, max_jobs => %(max_jobs)s::int, lease => %(lease)s,"
+        CLAIMED + ", 0 from pgqueue.claim(queue => %(queue)s, max_jobs => %(max_jobs)s::int, lease => %(lease)s,"
         " worker => %(worker)s)",
-        _claimed,
+        claimed,
         {
             "queue": parameters.text("queue", queue),
             "max_jobs": parameters.whole("max_jobs", max_jobs),
@@ -151,43 +141,10 @@ def claim(queue: str, max_jobs: int, lease: timedelta, worker: str | None = None
     )
 
 
-def sweep(queues: Sequence[str], max_jobs: int, lease: timedelta, worker: str) -> Call[list[ClaimedJob]]:
-    """The claim of our own worker from the start of each queue, the first queue first."""
-    return Call(
-        _CLAIMED + ", lease_id from pgqueue.sweep(%(queues)s::text[], %(max_jobs)s::int, %(lease)s, %(worker)s)",
-        _claimed,
-        {
-            "queues": list(queues),
-            "max_jobs": max_jobs,
-            "lease": parameters.duration("lease", lease),
-            "worker": worker,
-        },
-    )
-
-
-def claim_from(marks: Sequence[Mark], max_jobs: int, lease: timedelta, worker: str) -> Call[list[ClaimedJob]]:
-    """The claim of our own worker from its marks, the first mark first."""
-    queues, priorities, run_ats, ids = zip(*marks, strict=True)
-    return Call(
-        _CLAIMED + ", lease_id from pgqueue.claim_from(%(queues)s::text[], %(max_jobs)s::int, %(lease)s, %(worker)s,"
-        " %(priorities)s::smallint[], %(run_ats)s::timestamptz[], %(ids)s::bigint[])",
-        _claimed,
-        {
-            "queues": list(queues),
-            "max_jobs": max_jobs,
-            "lease": parameters.duration("lease", lease),
-            "worker": worker,
-            "priorities": list(priorities),
-            "run_ats": list(run_ats),
-            "ids": list(ids),
-        },
-    )
-
-
 def extend(id: JobId, attempt: int, lease: timedelta = timedelta(seconds=30)) -> Call[datetime]:
     return Call(
         "select pgqueue.extend(id => %(id)s::bigint, attempt => %(attempt)s::int, lease => %(lease)s)",
-        _scalar,
+        scalar,
         {"id": id, "attempt": attempt, "lease": parameters.duration("lease", lease)},
         StaleAttempt,
     )
@@ -196,46 +153,9 @@ def extend(id: JobId, attempt: int, lease: timedelta = timedelta(seconds=30)) ->
 def complete(id: JobId, attempt: int, result: object = None) -> Call[None]:
     return Call(
         "select pgqueue.complete(id => %(id)s::bigint, attempt => %(attempt)s::int, result => %(result)s::jsonb)",
-        _nothing,
+        nothing,
         {"id": id, "attempt": attempt, "result": parameters.result(result)},
         StaleAttempt,
-    )
-
-
-def complete_many(done: Iterable[tuple[JobId, int, str | None]], empty_leases: Iterable[int]) -> Call[list[JobId]]:
-    """Each done is (id, attempt, result as JSON). Returns the ids that were refused."""
-    ids, attempts, results = zip(*sorted(done, key=itemgetter(0, 1)), strict=True)
-    return Call(
-        "select * from pgqueue.complete_many(%(ids)s::bigint[], %(attempts)s::int[], %(results)s::jsonb,"
-        " %(leases)s::bigint[])",
-        _column,
-        {
-            "ids": parameters.numbers(ids),
-            "attempts": parameters.numbers(attempts),
-            "results": parameters.in_step(results),
-            "leases": parameters.numbers(empty_leases),
-        },
-    )
-
-
-def fail_many(
-    failed: Iterable[tuple[JobId, int, JobError, timedelta | None]], empty_leases: Iterable[int]
-) -> Call[list[JobId]]:
-    """Each failed is (id, attempt, error, delay or None). Returns the ids that were refused."""
-    ids, attempts, errors, delays = zip(*sorted(failed, key=itemgetter(0, 1)), strict=True)
-    return Call(
-        "select * from pgqueue.fail_many(%(ids)s::bigint[], %(attempts)s::int[], %(errors)s::jsonb,"
-        " %(retry_ins)s::float8[], %(leases)s::bigint[])",
-        _column,
-        {
-            "ids": parameters.numbers(ids),
-            "attempts": parameters.numbers(attempts),
-            "errors": parameters.errors(errors),
-            "retry_ins": parameters.numbers(
-                None if delay is None else parameters.seconds("retry_in", delay) for delay in delays
-            ),
-            "leases": parameters.numbers(empty_leases),
-        },
     )
 
 
@@ -244,7 +164,7 @@ def fail(id: JobId, attempt: int, error: JobError, retry_in: timedelta | None = 
     return Call(
         "select pgqueue.fail(id => %(id)s::bigint, attempt => %(attempt)s::int, error => %(error)s::jsonb,"
         " retry_in => %(retry_in)s)",
-        _scalar,
+        scalar,
         {
             "id": id,
             "attempt": attempt,
@@ -259,7 +179,7 @@ def release(id: JobId, attempt: int, delay: timedelta = timedelta(), priority: i
     return Call(
         "select pgqueue.release(id => %(id)s::bigint, attempt => %(attempt)s::int, delay => %(delay)s,"
         " priority => %(priority)s::int)",
-        _nothing,
+        nothing,
         {
             "id": id,
             "attempt": attempt,
@@ -274,29 +194,20 @@ def bury(id: JobId, attempt: int | None = None, reason: str | None = None, error
     return Call(
         "select pgqueue.bury(id => %(id)s::bigint, attempt => %(attempt)s::int, reason => %(reason)s,"
         " error => %(error)s::jsonb)",
-        _nothing,
+        nothing,
         {"id": id, "attempt": attempt, "reason": parameters.storable(reason), "error": parameters.error(error)},
         WrongState if attempt is None else StaleAttempt,
     )
 
 
-def cancel_held(id: JobId, attempt: int, reason: str | None = None) -> Call[None]:
-    return Call(
-        "select pgqueue.cancel_held(%(id)s::bigint, %(attempt)s::int, %(reason)s)",
-        _nothing,
-        {"id": id, "attempt": attempt, "reason": parameters.storable(reason)},
-        StaleAttempt,
-    )
-
-
 def kick(id: JobId) -> Call[None]:
-    return Call("select pgqueue.kick(id => %(id)s::bigint)", _nothing, {"id": id})
+    return Call("select pgqueue.kick(id => %(id)s::bigint)", nothing, {"id": id})
 
 
 def kick_many(queue: str, max_jobs: int = 1) -> Call[int]:
     return Call(
         "select pgqueue.kick_many(queue => %(queue)s, max_jobs => %(max_jobs)s::int)",
-        _scalar,
+        scalar,
         {"queue": parameters.text("queue", queue), "max_jobs": parameters.whole("max_jobs", max_jobs)},
     )
 
@@ -305,33 +216,33 @@ def cancel(id: JobId, reason: str | None = None) -> Call[str]:
     """Returns 'cancelled', or 'cancelling' where the job is running."""
     return Call(
         "select pgqueue.cancel(id => %(id)s::bigint, reason => %(reason)s)",
-        _scalar,
+        scalar,
         {"id": id, "reason": parameters.text("reason", reason)},
     )
 
 
 def reap(max_jobs: int = 1000) -> Call[int]:
-    return Call("select pgqueue.reap(max_jobs => %(max_jobs)s::int)", _scalar, {"max_jobs": max_jobs})
+    return Call("select pgqueue.reap(max_jobs => %(max_jobs)s::int)", scalar, {"max_jobs": max_jobs})
 
 
 def pause(queue: str, duration: timedelta | None = None) -> Call[None]:
     return Call(
         "select pgqueue.pause(queue => %(queue)s, duration => %(duration)s)",
-        _nothing,
+        nothing,
         {"queue": parameters.text("queue", queue), "duration": parameters.duration("duration", duration)},
     )
 
 
 def resume(queue: str) -> Call[None]:
-    return Call("select pgqueue.resume(queue => %(queue)s)", _nothing, {"queue": parameters.text("queue", queue)})
+    return Call("select pgqueue.resume(queue => %(queue)s)", nothing, {"queue": parameters.text("queue", queue)})
 
 
 def purge(queue: str) -> Call[int]:
-    return Call("select pgqueue.purge(queue => %(queue)s)", _scalar, {"queue": parameters.text("queue", queue)})
+    return Call("select pgqueue.purge(queue => %(queue)s)", scalar, {"queue": parameters.text("queue", queue)})
 
 
 def schema_version() -> Call[int]:
-    return Call("select pgqueue.schema_version()", _scalar)
+    return Call("select pgqueue.schema_version()", scalar)
 
 
 JOB_COLUMNS: tuple[LiteralString, ...] = (
@@ -360,57 +271,3 @@ def job(id: JobId) -> Call[JobRecord]:
 
 def no_such_job(id: int) -> JobNotFound:
     return JobNotFound(f"there is no job {id}: it was never committed, or its history has been dropped")
-
-
-def keep_held(held: Sequence[tuple[JobId, int]], lease: timedelta) -> Call[list[tuple[JobId, int, str]]]:
-    """Extends the leases of these attempts; returns (id, attempt, 'lost' or 'cancel') for those to be stopped."""
-    return Call(
-        "select * from pgqueue.keep_held(%(ids)s::bigint[], %(attempts)s::int[], %(lease)s)",
-        lambda rows: [(row[0], row[1], row[2]) for row in rows],
-        {
-            "ids": parameters.numbers(id for id, _ in held),
-            "attempts": parameters.numbers(attempt for _, attempt in held),
-            "lease": parameters.duration("lease", lease),
-        },
-    )
-
-
-def fall_asleep(worker: str, queues: Sequence[str], globs: Sequence[str] = ()) -> Call[timedelta | None]:
-    """Returns how long until the next job is due, or None. A glob is a LIKE pattern without escapes."""
-    return Call(
-        "select pgqueue.fall_asleep(%(worker)s, %(queues)s::text[], %(globs)s::text[])",
-        _scalar,
-        {"worker": worker, "queues": list(queues), "globs": list(globs)},
-    )
-
-
-def ready_queues() -> Call[list[str]]:
-    return Call("select * from pgqueue.ready_queues()", _column)
-
-
-def wake_up(worker: str) -> Call[None]:
-    return Call("select pgqueue.wake_up(%(worker)s)", _nothing, {"worker": worker})
-
-
-def register_worker(name: str, host: str, pid: int, session: UUID, queues: Sequence[str]) -> Call[None]:
-    return Call(
-        "select pgqueue.register_worker(%(name)s, %(host)s, %(pid)s::int, %(session)s, %(queues)s::text[])",
-        _nothing,
-        {"name": name, "host": host, "pid": pid, "session": session, "queues": list(queues)},
-    )
-
-
-def still_here(name: str, session: UUID, state: str) -> Call[bool]:
-    return Call(
-        "select pgqueue.still_here(%(name)s, %(session)s, %(state)s)",
-        _scalar,
-        {"name": name, "session": session, "state": state},
-    )
-
-
-def deregister_worker(name: str, session: UUID) -> Call[None]:
-    return Call("select pgqueue.deregister_worker(%(name)s, %(session)s)", _nothing, {"name": name, "session": session})
-
-
-def maintain() -> Call[bool]:
-    return Call("select pgqueue.maintain()", _scalar)

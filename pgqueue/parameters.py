@@ -52,6 +52,11 @@ def numbers(values: Iterable[float | None]) -> str:
     return f"{{{','.join(['null' if value is None else str(value) for value in values])}}}"
 
 
+def instants(values: Iterable[datetime]) -> str:
+    """An array, as PostgreSQL reads it; of times that came from it."""
+    return f"{{{','.join([value.isoformat() for value in values])}}}"
+
+
 def in_step(values: Sequence[str | None]) -> str | None:
     """JSON texts as one JSON array, with null for None; None where there is nothing but None."""
     if not any(values):

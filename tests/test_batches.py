@@ -9,8 +9,10 @@ import psycopg
 import pytest
 
 from pgqueue import InvalidInput, NewJob, calls, database
-from pgqueue.calls import Call, Mark
+from pgqueue.calls import Call
 from pgqueue.jobs import ClaimedJob, JobError, JobId
+from pgqueue.worker import own_calls
+from pgqueue.worker.own_calls import Mark
 
 from .builders import a_job, claim_one
 from .conftest import Clock, Database
@@ -44,8 +46,8 @@ def marks_of(db: Database, *queues: str) -> list[Mark]:
 
 def claim_of(db: Database, way: str, queues: Sequence[str], max_jobs: int) -> Call[list[ClaimedJob]]:
     if way == "sweep":
-        return calls.sweep(queues, max_jobs, LEASE, "w")
-    return calls.claim_from(marks_of(db, *queues), max_jobs, LEASE, "w")
+        return own_calls.sweep(queues, max_jobs, LEASE, "w")
+    return own_calls.claim_from(marks_of(db, *queues), max_jobs, LEASE, "w")
 
 
 def ids(jobs: list[ClaimedJob]) -> list[JobId]:
@@ -107,7 +109,7 @@ def test_marks_are_followed_in_the_order_given(db: Database) -> None:
     urgent, usual, other = marks_of(db, "a", "b")
 
     for mark in (usual, other, urgent):
-        [job] = db.run(calls.claim_from([mark, urgent, usual, other], 1, LEASE, "w"))
+        [job] = db.run(own_calls.claim_from([mark, urgent, usual, other], 1, LEASE, "w"))
         assert (job.queue, job.priority) == (mark.queue, mark.priority)
 
 
@@ -116,7 +118,26 @@ def test_each_mark_hides_what_lies_below_it_in_its_queue_alone(db: Database) -> 
     third = db.run(calls.job(enqueued["a"][2]))
     marks = [Mark("a", 0, third.run_at, int(third.id)), *marks_of(db, "b")]
 
-    assert ids(db.run(calls.claim_from(marks, 10, LEASE, "w"))) == [enqueued["a"][2], *enqueued["b"]]
+    assert ids(db.run(own_calls.claim_from(marks, 10, LEASE, "w"))) == [enqueued["a"][2], *enqueued["b"]]
+
+
+def test_other_queues_are_asked_once_the_marks_have_nothing_left(db: Database) -> None:
+    enqueued = {queue: enqueue(db, 3, queue) for queue in ("a", "b", "c")}
+    [mark] = marks_of(db, "a")
+    claim = own_calls.claim_from_both([mark], ["b", "c"], 4, LEASE, "w")
+
+    assert ids(db.run(claim)) == [*enqueued["a"], enqueued["b"][0]]
+    assert ids(db.run(claim)) == [*enqueued["b"][1:], *enqueued["c"][:2]]
+    assert ids(db.run(claim)) == [enqueued["c"][2]]
+    assert db.run(claim) == []
+
+
+def test_other_queues_are_not_touched_while_the_marks_yield_enough(db: Database) -> None:
+    a, b = enqueue(db, 2, "a"), enqueue(db, 2, "b")
+    claim = own_calls.claim_from_both(marks_of(db, "a"), ["b"], 2, LEASE, "w")
+
+    assert ids(db.run(claim)) == a
+    assert db.value("select array_agg(id order by id) from pgqueue.job where state = 'ready'") == b
 
 
 @both_ways
@@ -140,7 +161,7 @@ def test_a_paused_queue_is_passed_by_and_the_others_go_on(db: Database, way: str
 def test_no_queues_yield_nothing(db: Database) -> None:
     enqueue(db, 1, "a")
 
-    assert db.run(calls.sweep([], 10, LEASE, "w")) == []
+    assert db.run(own_calls.sweep([], 10, LEASE, "w")) == []
     assert db.value("select count(*) from pgqueue.lease") == 0
 
 
@@ -148,10 +169,10 @@ def test_no_queues_yield_nothing(db: Database) -> None:
 def test_queues_without_jobs_yield_nothing_and_leave_no_lease(db: Database, way: str) -> None:
     enqueue(db, 1, "a")
     empty = ["b", "no such queue", ""]
-    call = calls.sweep(empty, 10, LEASE, "w")
+    call = own_calls.sweep(empty, 10, LEASE, "w")
     if way == "marks":
         [mark] = marks_of(db, "a")
-        call = calls.claim_from([mark._replace(queue=queue) for queue in empty], 10, LEASE, "w")
+        call = own_calls.claim_from([mark._replace(queue=queue) for queue in empty], 10, LEASE, "w")
 
     assert db.run(call) == []
     assert db.value("select count(*) from pgqueue.lease") == 0
@@ -162,10 +183,10 @@ def test_a_queue_without_jobs_costs_one_look_into_the_index(db: Database, way: s
     """Counted in pages: the tree of 3,000 jobs has a root and leaves, so a look is two."""
     [[full]] = [enqueue(db, 3000, "full")[:1]]
     empty = [f"{name}{n}" for name in ("before", "zero") for n in range(50)]
-    call = calls.sweep(empty, 10, LEASE, "w")
+    call = own_calls.sweep(empty, 10, LEASE, "w")
     if way == "marks":
         [mark] = marks_of(db, "full")
-        call = calls.claim_from([mark._replace(queue=queue) for queue in empty], 10, LEASE, "w")
+        call = own_calls.claim_from([mark._replace(queue=queue) for queue in empty], 10, LEASE, "w")
 
     def pages(relation: str) -> int:
         count: int = db.value("select pg_stat_get_xact_blocks_fetched(%s::regclass)", f"pgqueue.{relation}")
@@ -177,7 +198,7 @@ def test_a_queue_without_jobs_costs_one_look_into_the_index(db: Database, way: s
 
     assert (read["job"], read["job_pkey"]) == (0, 0)
     assert read["job_claim"] <= 3 * len(empty)
-    assert ids(db.run(calls.sweep([*empty, "full"], 1, LEASE, "w"))) == [full]
+    assert ids(db.run(own_calls.sweep([*empty, "full"], 1, LEASE, "w"))) == [full]
 
 
 @both_ways
@@ -204,7 +225,7 @@ def test_a_claim_locks_no_more_than_it_returns(
 
     with psycopg.connect(dsn, options=f"-c statement_timeout={TIMEOUT}s") as first:
         mine = ids(database.run(first, claim_of(impatient, way, queues, max_jobs)))
-        theirs = ids(impatient.run(calls.sweep(["c", "b", "a"], 100, LEASE, "other")))
+        theirs = ids(impatient.run(own_calls.sweep(["c", "b", "a"], 100, LEASE, "other")))
 
     assert len(mine) == max_jobs
     assert len(theirs) == len(set(theirs))
@@ -224,7 +245,7 @@ def test_a_claim_locks_no_more_than_it_returns_of_a_large_analyzed_table(
 
     with psycopg.connect(dsn, options=f"-c statement_timeout={TIMEOUT}s") as first:
         mine = [id for _ in range(10) for id in ids(database.run(first, call))]
-        theirs = ids(impatient.run(calls.sweep(["a", "b"], 6000, LEASE, "other")))
+        theirs = ids(impatient.run(own_calls.sweep(["a", "b"], 6000, LEASE, "other")))
 
     assert len(set(mine)) == 100
     assert set(mine).isdisjoint(theirs)
@@ -331,7 +352,7 @@ def test_a_batch_fails_each_of_its_jobs_as_fail_does(
     batched = a_held_job(db, **LIVES[life] | own_key)
 
     db.run(calls.fail(*single, error, retry_in))
-    assert db.run(calls.fail_many([(*batched, error, retry_in)], [])) == []
+    assert db.run(own_calls.fail_many([(*batched, error, retry_in)], [])) == []
 
     assert traces(db, batched[0]) == traces(db, single[0])
     assert places(db, batched[0]) == places(db, single[0])
@@ -354,7 +375,7 @@ def test_a_batch_of_all_lives_at_once_ends_as_one_by_one(db: Database) -> None:
     for held, error in zip(singles, errors, strict=True):
         db.run(calls.fail(*held, error, timedelta(minutes=1)))
     failed: list[Failure] = [(*held, error, timedelta(minutes=1)) for held, error in zip(batch, errors, strict=True)]
-    assert db.run(calls.fail_many(failed, [])) == []
+    assert db.run(own_calls.fail_many(failed, [])) == []
 
     assert [traces(db, id) for id, _ in batch] == [traces(db, id) for id, _ in singles]
     states = Counter(db.value("select state from pgqueue.jobs where id = %s", id) for id, _ in batch)
@@ -363,7 +384,7 @@ def test_a_batch_of_all_lives_at_once_ends_as_one_by_one(db: Database) -> None:
 
 def test_an_exhausted_job_of_a_batch_is_buried_with_its_error(db: Database) -> None:
     held = a_held_job(db, max_failures=0)
-    db.run(calls.fail_many([(*held, ERROR, None)], []))
+    db.run(own_calls.fail_many([(*held, ERROR, None)], []))
 
     assert db.one("select reason, error, buried_by, failures from pgqueue.dead_letter where id = %s", held[0]) == {
         "reason": "failed 1 times, at most 0 are retried",
@@ -375,7 +396,7 @@ def test_an_exhausted_job_of_a_batch_is_buried_with_its_error(db: Database) -> N
 
 def test_a_job_cancelled_while_it_ran_ends_as_cancelled_with_the_reason(db: Database) -> None:
     held = a_held_job(db, is_cancelled=True)
-    db.run(calls.fail_many([(*held, ERROR, None)], []))
+    db.run(own_calls.fail_many([(*held, ERROR, None)], []))
 
     assert db.one("select state, reason, result from pgqueue.jobs where id = %s", held[0]) == {
         "state": "cancelled",
@@ -387,7 +408,7 @@ def test_a_job_cancelled_while_it_ran_ends_as_cancelled_with_the_reason(db: Data
 @pytest.mark.parametrize("failures", [0, 1, 2, 10, 24])
 def test_without_a_delay_each_job_of_a_batch_has_its_own_backoff(db: Database, failures: int) -> None:
     batch = [a_held_job(db, failures=failures) for _ in range(20)]
-    db.run(calls.fail_many([(*held, ERROR, None) for held in batch], []))
+    db.run(own_calls.fail_many([(*held, ERROR, None) for held in batch], []))
 
     delays = [delay_of(db, id).total_seconds() for id, _ in batch]
     least, jitter = failures**4 + 15, 10 * (failures + 1)
@@ -401,7 +422,7 @@ def test_of_a_batch_each_job_gets_what_was_given_with_it_in_any_order(db: Databa
         (id, attempt, JobError("ValueError", f"of {n}"), timedelta(hours=n) if n else None)
         for n, (id, attempt) in enumerate(batch)
     ]
-    db.run(calls.fail_many([failed[n] for n in (3, 0, 4, 1, 2)], []))
+    db.run(own_calls.fail_many([failed[n] for n in (3, 0, 4, 1, 2)], []))
 
     for n, (id, _) in enumerate(batch):
         assert db.value("select error ->> 'message' from pgqueue.attempt where job_id = %s", id) == f"of {n}"
@@ -413,21 +434,21 @@ def test_of_a_batch_each_job_gets_what_was_given_with_it_in_any_order(db: Databa
 
 def test_a_failed_batch_is_ready_again_and_can_be_claimed(db: Database) -> None:
     first = enqueue(db, 3, "default")
-    jobs = db.run(calls.sweep(["default"], 3, LEASE, "w"))
-    db.run(calls.fail_many([(job.id, 1, ERROR, timedelta()) for job in jobs], [jobs[0].lease_id]))
+    jobs = db.run(own_calls.sweep(["default"], 3, LEASE, "w"))
+    db.run(own_calls.fail_many([(job.id, 1, ERROR, timedelta()) for job in jobs], [jobs[0].lease_id]))
 
-    again = db.run(calls.sweep(["default"], 3, LEASE, "w"))
+    again = db.run(own_calls.sweep(["default"], 3, LEASE, "w"))
 
     assert [(job.id, job.attempt, job.failures) for job in again] == [(id, 2, 1) for id in first]
 
 
 def test_a_failed_batch_lands_above_the_mark(db: Database) -> None:
     enqueue(db, 2, "default")
-    jobs = db.run(calls.sweep(["default"], 2, LEASE, "w"))
+    jobs = db.run(own_calls.sweep(["default"], 2, LEASE, "w"))
     marks = [Mark("default", 0, jobs[-1].run_at, int(jobs[-1].id) + 1)]
-    db.run(calls.fail_many([(job.id, 1, ERROR, timedelta()) for job in jobs], []))
+    db.run(own_calls.fail_many([(job.id, 1, ERROR, timedelta()) for job in jobs], []))
 
-    assert ids(db.run(calls.claim_from(marks, 2, LEASE, "w"))) == ids(jobs)
+    assert ids(db.run(own_calls.claim_from(marks, 2, LEASE, "w"))) == ids(jobs)
 
 
 @pytest.mark.parametrize("retry_in", [timedelta(seconds=-5), timedelta(days=36_600)], ids=str)
@@ -439,7 +460,7 @@ def test_a_delay_that_fail_refuses_is_refused_in_a_batch(db: Database, retry_in:
     with pytest.raises(InvalidInput, match="retry_in is"), db.connection.transaction():
         db.run(calls.fail(*held, ERROR, retry_in))
     with pytest.raises(InvalidInput, match="retry_in is"), db.connection.transaction():
-        db.run(calls.fail_many([(*held, ERROR, retry_in)], []))
+        db.run(own_calls.fail_many([(*held, ERROR, retry_in)], []))
 
     assert contents(db) == before
 
@@ -469,7 +490,7 @@ def test_a_stale_attempt_of_a_failed_batch_is_returned_and_nothing_of_it_changes
     good = [a_held_job(db, queue="other", **LIVES[life]) for life in ("its first failure", "its last failure")]
 
     failed: list[Failure] = [(id, attempt, ERROR, None) for id, attempt in [*good, (stale, 1)]]
-    assert db.run(calls.fail_many(failed, [])) == [stale]
+    assert db.run(own_calls.fail_many(failed, [])) == [stale]
 
     assert (traces(db, stale), db.all("select * from pgqueue.jobs where id = %s", stale)) == before
     assert [places(db, id) for id, _ in good] == [["job"], ["dead_letter"]]
@@ -480,7 +501,7 @@ def test_a_stale_attempt_of_a_completed_batch_is_returned_and_nothing_of_it_chan
     before = traces(db, stale), db.all("select * from pgqueue.jobs where id = %s", stale)
     good, _ = a_held_job(db, queue="other")
 
-    assert db.run(calls.complete_many([(stale, 1, "1"), (good, 1, "2")], [])) == [stale]
+    assert db.run(own_calls.complete_many([(stale, 1, "1"), (good, 1, "2")], [])) == [stale]
 
     assert (traces(db, stale), db.all("select * from pgqueue.jobs where id = %s", stale)) == before
     assert places(db, good) == ["job_history"]
@@ -497,8 +518,8 @@ def test_a_batch_of_stale_attempts_changes_nothing_at_all(db: Database, clock: C
     attempts = [(reaped, 1), (buried, 1), (ended, 1), (waiting, 0), (waiting, 1), (held_later, 2), (unknown, 1)]
     before = contents(db)
 
-    not_failed = db.run(calls.fail_many([(*held, ERROR, timedelta()) for held in attempts], []))
-    not_completed = db.run(calls.complete_many([(*held, "1") for held in attempts], []))
+    not_failed = db.run(own_calls.fail_many([(*held, ERROR, timedelta()) for held in attempts], []))
+    not_completed = db.run(own_calls.complete_many([(*held, "1") for held in attempts], []))
 
     assert sorted(not_failed) == sorted(not_completed) == sorted({id for id, _ in attempts})
     assert contents(db) == before
@@ -510,7 +531,7 @@ def test_fail_many_tells_a_stale_attempt_from_the_newer_one_beside_it(db: Databa
     assert claim_one(db, id).attempt == 2
     older, newer = JobError("ValueError", "the old one's"), JobError("ValueError", "the new one's")
 
-    db.run(calls.fail_many([(id, 2, newer, timedelta(hours=2)), (id, 1, older, timedelta(hours=1))], []))
+    db.run(own_calls.fail_many([(id, 2, newer, timedelta(hours=2)), (id, 1, older, timedelta(hours=1))], []))
 
     rows = db.all("select attempt, outcome, error from pgqueue.attempt where job_id = %s order by attempt", id)
     assert rows == [
@@ -547,7 +568,7 @@ def test_a_batch_goes_by_what_was_committed_while_it_waited(
 def test_a_job_given_twice_fails_once(db: Database, life: str) -> None:
     id, attempt = a_held_job(db, **LIVES[life])
 
-    assert db.run(calls.fail_many([(id, attempt, ERROR, None)] * 2, [])) == []
+    assert db.run(own_calls.fail_many([(id, attempt, ERROR, None)] * 2, [])) == []
 
     assert db.value("select count(*) from pgqueue.attempt where job_id = %s", id) == 1
     assert db.value("select failures from pgqueue.jobs where id = %s", id) == LIVES[life].get("failures", 0) + 1
@@ -574,20 +595,20 @@ def test_ids_out_of_order_are_refused(db: Database, call: str) -> None:
 
 def test_fail_many_drops_the_leases_that_are_named_and_empty_by_then(db: Database) -> None:
     enqueue(db, 3, "default")
-    jobs = db.run(calls.sweep(["default"], 3, LEASE, "w"))
+    jobs = db.run(own_calls.sweep(["default"], 3, LEASE, "w"))
     lease = jobs[0].lease_id
 
-    db.run(calls.fail_many([(job.id, 1, ERROR, timedelta(hours=1)) for job in jobs[:2]], [lease]))
+    db.run(own_calls.fail_many([(job.id, 1, ERROR, timedelta(hours=1)) for job in jobs[:2]], [lease]))
     assert db.value("select id from pgqueue.lease") == lease
-    db.run(calls.fail_many([(jobs[2].id, 1, ERROR, timedelta(hours=1))], [lease]))
+    db.run(own_calls.fail_many([(jobs[2].id, 1, ERROR, timedelta(hours=1))], [lease]))
     assert db.all("select * from pgqueue.lease") == []
 
 
 def test_fail_many_leaves_alone_the_leases_that_are_not_named(db: Database) -> None:
     enqueue(db, 2, "default")
-    jobs = db.run(calls.sweep(["default"], 2, LEASE, "w"))
+    jobs = db.run(own_calls.sweep(["default"], 2, LEASE, "w"))
 
-    db.run(calls.fail_many([(job.id, 1, ERROR, None) for job in jobs], []))
+    db.run(own_calls.fail_many([(job.id, 1, ERROR, None) for job in jobs], []))
 
     assert db.value("select id from pgqueue.lease") == jobs[0].lease_id
 
@@ -595,12 +616,12 @@ def test_fail_many_leaves_alone_the_leases_that_are_not_named(db: Database) -> N
 def test_fail_many_drops_the_named_leases_of_other_jobs_too(db: Database) -> None:
     """Such as those whose last job has just been released."""
     enqueue(db, 2, "a")
-    left = db.run(calls.sweep(["a"], 2, LEASE, "w"))
+    left = db.run(own_calls.sweep(["a"], 2, LEASE, "w"))
     for job in left:
         db.run(calls.release(job.id, 1))
     held = a_held_job(db)
 
-    db.run(calls.fail_many([(*held, ERROR, None)], [left[0].lease_id]))
+    db.run(own_calls.fail_many([(*held, ERROR, None)], [left[0].lease_id]))
 
     assert db.value("select count(*) from pgqueue.lease where id = %s", left[0].lease_id) == 0
 
@@ -610,7 +631,7 @@ def test_a_lease_of_which_a_refused_job_is_held_anew_stands(db: Database, clock:
     clock.advance(minutes=1)
     lease = claim_one(db, id) and db.value("select lease_id from pgqueue.job where id = %s", id)
 
-    assert db.run(calls.fail_many([(id, 1, ERROR, None)], [lease])) == [id]
+    assert db.run(own_calls.fail_many([(id, 1, ERROR, None)], [lease])) == [id]
 
     assert db.value("select id from pgqueue.lease") == lease
 
@@ -628,9 +649,9 @@ def test_a_failed_batch_wakes_who_sleeps_once_for_each_queue(
 ) -> None:
     batch = [a_held_job(committed, queue=queue) for queue in ("mail", "news", "mail", "other")]
     if asleep:
-        committed.run(calls.fall_asleep("w", ["news"], ["ma%"]))
+        committed.run(own_calls.fall_asleep("w", ["news"], ["ma%"]))
 
-    committed.run(calls.fail_many([(*held, ERROR, timedelta()) for held in batch], []))
+    committed.run(own_calls.fail_many([(*held, ERROR, timedelta()) for held in batch], []))
 
     assert sorted(sleeper.hears()) == (["mail", "news"] if asleep else [])
 
@@ -640,7 +661,7 @@ def test_a_batch_that_makes_nothing_ready_wakes_nobody(committed: Database, slee
     held = a_held_job(committed, **LIVES[life])
     sleeper.falls_asleep()
 
-    committed.run(calls.fail_many([(*held, ERROR, timedelta())], []))
+    committed.run(own_calls.fail_many([(*held, ERROR, timedelta())], []))
 
     assert sleeper.hears() == []
 
@@ -652,7 +673,7 @@ def test_a_batch_that_is_retried_later_than_the_next_one_known_wakes_nobody(
     a_job(committed, delay=timedelta(hours=1))
     sleeper.falls_asleep()
 
-    committed.run(calls.fail_many([(*held, ERROR, timedelta(hours=2)) for held in batch], []))
+    committed.run(own_calls.fail_many([(*held, ERROR, timedelta(hours=2)) for held in batch], []))
 
     assert sleeper.hears() == []
 
@@ -664,7 +685,7 @@ def test_of_a_batch_only_the_queues_whose_retry_is_soon_wake(committed: Database
         a_job(committed, queue=queue, delay=timedelta(hours=1))
     sleeper.falls_asleep("soon", "late")
 
-    committed.run(calls.fail_many([(*soon, ERROR, timedelta()), (*late, ERROR, timedelta(hours=2))], []))
+    committed.run(own_calls.fail_many([(*soon, ERROR, timedelta()), (*late, ERROR, timedelta(hours=2))], []))
 
     assert sleeper.hears() == ["soon"]
 
@@ -677,7 +698,7 @@ def test_the_results_of_a_batch_stay_in_step_with_its_jobs(db: Database) -> None
     batch = [a_held_job(db) for _ in results]
     done = [(*held, result) for held, result in zip(batch, results, strict=True)]
 
-    assert db.run(calls.complete_many(done[::-1], [])) == []
+    assert db.run(own_calls.complete_many(done[::-1], [])) == []
 
     stored = db.all("select result::text from pgqueue.job_history order by id")
     assert [row["result"] for row in stored] == results
@@ -685,7 +706,7 @@ def test_the_results_of_a_batch_stay_in_step_with_its_jobs(db: Database) -> None
 
 def test_a_batch_without_results_stores_none(db: Database) -> None:
     batch = [a_held_job(db) for _ in range(3)]
-    db.run(calls.complete_many([(*held, None) for held in batch], []))
+    db.run(own_calls.complete_many([(*held, None) for held in batch], []))
 
     assert db.value("select count(*) from pgqueue.job_history where result is null") == 3
 
@@ -695,7 +716,7 @@ def test_a_refused_job_does_not_shift_the_results_of_the_others(db: Database) ->
     gone = batch[1][0]
     db.run(calls.bury(gone))
 
-    refused_ids = db.run(calls.complete_many([(id, 1, f"{n}") for n, (id, _) in enumerate(batch)], []))
+    refused_ids = db.run(own_calls.complete_many([(id, 1, f"{n}") for n, (id, _) in enumerate(batch)], []))
 
     assert refused_ids == [gone]
     results = {row["id"]: row["result"] for row in db.all("select id, result from pgqueue.job_history")}
@@ -706,7 +727,7 @@ def test_a_job_given_twice_is_completed_once(db: Database) -> None:
     id, _ = a_held_job(db)
     other, _ = a_held_job(db)
 
-    assert db.run(calls.complete_many([(id, 1, "1"), (id, 1, "1"), (other, 1, "2")], [])) == []
+    assert db.run(own_calls.complete_many([(id, 1, "1"), (id, 1, "1"), (other, 1, "2")], [])) == []
 
     rows = db.all("select id, result, worker from pgqueue.job_history order by id")
     assert rows == [
@@ -719,11 +740,11 @@ def test_a_job_given_twice_is_completed_once(db: Database) -> None:
 def test_a_large_batch_ends_as_it_was_given(db: Database) -> None:
     """Each third is completed, each third fails, and the rest goes on."""
     all_of_them = enqueue(db, 999, "default")
-    jobs = db.run(calls.sweep(["default"], 999, LEASE, "w"))
+    jobs = db.run(own_calls.sweep(["default"], 999, LEASE, "w"))
     done, failed = jobs[::3], jobs[1::3]
 
-    assert db.run(calls.fail_many([(job.id, 1, ERROR, timedelta()) for job in failed], [jobs[0].lease_id])) == []
-    assert db.run(calls.complete_many([(job.id, 1, str(job.id)) for job in done], [jobs[0].lease_id])) == []
+    assert db.run(own_calls.fail_many([(job.id, 1, ERROR, timedelta()) for job in failed], [jobs[0].lease_id])) == []
+    assert db.run(own_calls.complete_many([(job.id, 1, str(job.id)) for job in done], [jobs[0].lease_id])) == []
 
     assert ids(jobs) == all_of_them
     rows = db.all("select id, result from pgqueue.job_history order by id")

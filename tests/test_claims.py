@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from pgqueue import NewJob, calls
+from pgqueue.worker import own_calls
 
 from .builders import a_job, claim_one
 from .conftest import Clock, Database
@@ -121,23 +122,23 @@ def test_a_pause_with_a_duration_ends_by_itself(db: Database, clock: Clock) -> N
 def test_a_mark_hides_what_lies_below_it_and_the_sweep_finds_it(db: Database) -> None:
     ids = [a_job(db).id for _ in range(3)]
     third = db.run(calls.job(ids[2]))
-    marks = [calls.Mark("default", 0, third.run_at, int(third.id))]
-    assert [job.id for job in db.run(calls.claim_from(marks, 10, LEASE, "w"))] == [ids[2]]
-    assert [job.id for job in db.run(calls.sweep(["default"], 10, LEASE, "w"))] == ids[:2]
+    marks = [own_calls.Mark("default", 0, third.run_at, int(third.id))]
+    assert [job.id for job in db.run(own_calls.claim_from(marks, 10, LEASE, "w"))] == [ids[2]]
+    assert [job.id for job in db.run(own_calls.sweep(["default"], 10, LEASE, "w"))] == ids[:2]
 
 
 def test_marks_name_the_priorities_that_are_looked_at(db: Database) -> None:
     urgent, usual = a_job(db, priority=-1), a_job(db)
-    marks = [calls.Mark("default", 0, usual.run_at, 0)]
-    assert [job.id for job in db.run(calls.claim_from(marks, 10, LEASE, "w"))] == [usual.id]
-    assert [job.id for job in db.run(calls.sweep(["default"], 10, LEASE, "w"))] == [urgent.id]
+    marks = [own_calls.Mark("default", 0, usual.run_at, 0)]
+    assert [job.id for job in db.run(own_calls.claim_from(marks, 10, LEASE, "w"))] == [usual.id]
+    assert [job.id for job in db.run(own_calls.sweep(["default"], 10, LEASE, "w"))] == [urgent.id]
 
 
 @pytest.mark.parametrize("verb", ["release", "fail", "kick", "reap"])
 def test_what_becomes_ready_again_lands_above_the_mark(db: Database, clock: Clock, verb: str) -> None:
     id = a_job(db).id
-    (held,) = db.run(calls.sweep(["default"], 1, LEASE, "w"))
-    marks = [calls.Mark("default", 0, held.run_at, int(held.id) + 1)]
+    (held,) = db.run(own_calls.sweep(["default"], 1, LEASE, "w"))
+    marks = [own_calls.Mark("default", 0, held.run_at, int(held.id) + 1)]
     match verb:
         case "release":
             db.run(calls.release(id, 1))
@@ -149,12 +150,12 @@ def test_what_becomes_ready_again_lands_above_the_mark(db: Database, clock: Cloc
         case "reap":
             clock.advance(minutes=1)
             db.run(calls.reap())
-    assert [job.id for job in db.run(calls.claim_from(marks, 1, LEASE, "w"))] == [id]
+    assert [job.id for job in db.run(own_calls.claim_from(marks, 1, LEASE, "w"))] == [id]
 
 
 def test_a_batch_has_one_lease(db: Database) -> None:
     ids = db.run(calls.enqueue_many([NewJob(task="work")] * 5))
-    claimed = db.run(calls.sweep(["default"], 10, LEASE, "w"))
+    claimed = db.run(own_calls.sweep(["default"], 10, LEASE, "w"))
     assert len({job.lease_id for job in claimed}) == 1
     assert sorted(db.value("select job_ids from pgqueue.lease")) == ids
 
@@ -168,7 +169,7 @@ class Sleeper:
         self.connection.execute("listen pgqueue")
 
     def falls_asleep(self, *queues: str) -> timedelta | None:
-        return self.db.run(calls.fall_asleep("sleeper", queues or ("default",)))
+        return self.db.run(own_calls.fall_asleep("sleeper", queues or ("default",)))
 
     def hears(self) -> list[str]:
         """A notification of our own closes the list: whatever was committed before it has arrived by then."""
@@ -244,7 +245,7 @@ def test_a_sleeper_is_woken_for_each_of_its_queues(committed: Database, sleeper:
 
 def test_a_sleeper_that_woke_up_is_not_notified(committed: Database, sleeper: Sleeper) -> None:
     sleeper.falls_asleep()
-    committed.run(calls.wake_up("sleeper"))
+    committed.run(own_calls.wake_up("sleeper"))
     a_job(committed)
     assert sleeper.hears() == []
 

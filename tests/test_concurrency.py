@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from pgqueue import NewJob, calls
+from pgqueue.worker import own_calls
 
 from .builders import a_job, claim_one
 from .conftest import Clock, Database
@@ -350,11 +351,11 @@ def test_marks_miss_a_late_commit_and_the_sweep_finds_it(committed: Database, pa
     late, _ = pair
     below = late.value("select pgqueue.enqueue('late')")
     a_job(committed, task="early")
-    (early,) = committed.run(calls.sweep(["default"], 10, LEASE, "w"))
+    (early,) = committed.run(own_calls.sweep(["default"], 10, LEASE, "w"))
     late.commit()
-    marks = [calls.Mark("default", 0, early.run_at, int(early.id))]
-    assert committed.run(calls.claim_from(marks, 10, LEASE, "w")) == []
-    assert [job.id for job in committed.run(calls.sweep(["default"], 10, LEASE, "w"))] == [below]
+    marks = [own_calls.Mark("default", 0, early.run_at, int(early.id))]
+    assert committed.run(own_calls.claim_from(marks, 10, LEASE, "w")) == []
+    assert [job.id for job in committed.run(own_calls.sweep(["default"], 10, LEASE, "w"))] == [below]
 
 
 def test_the_lease_keeper_waits_for_nobody(committed: Database, pair: tuple[Racer, Racer]) -> None:

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from pgqueue import NewJob, StaleAttempt, calls
+from pgqueue.worker import own_calls
 
 from .builders import a_job, claim_one
 from .conftest import Clock, Database
@@ -73,7 +74,7 @@ def test_complete_many_refuses_the_stale_and_completes_the_rest(db: Database, cl
     db.run(calls.reap())
     good = [claim_one(db, stale), *(claim_one(db, a_job(db).id) for _ in range(2))][1:]
     done = [(good[0].id, 1, '{"n": 0}'), (stale, 1, None), (good[1].id, 1, None)]
-    assert db.run(calls.complete_many(done, [])) == [stale]
+    assert db.run(own_calls.complete_many(done, [])) == [stale]
     assert [places(db, id) for id, _, _ in done] == [["job_history"], ["job"], ["job_history"]]
     assert db.value("select result from pgqueue.jobs where id = %s", good[0].id) == {"n": 0}
     assert db.all("select attempt, outcome, worker from pgqueue.attempt where job_id = %s", good[1].id) == [
@@ -85,17 +86,17 @@ def test_complete_many_tells_a_stale_attempt_from_the_newer_one_beside_it(db: Da
     id = a_job(db, "running").id
     clock.advance(minutes=1)
     assert claim_one(db, id).attempt == 2
-    db.run(calls.complete_many([(id, 1, '{"by": 1}'), (id, 2, '{"by": 2}')], []))
+    db.run(own_calls.complete_many([(id, 1, '{"by": 1}'), (id, 2, '{"by": 2}')], []))
     assert db.value("select result from pgqueue.jobs where id = %s", id) == {"by": 2}
 
 
 def test_complete_many_drops_the_leases_that_are_empty_by_then(db: Database) -> None:
     db.run(calls.enqueue_many([NewJob(task="work")] * 3))
-    jobs = db.run(calls.sweep(["default"], 3, LEASE, "w"))
+    jobs = db.run(own_calls.sweep(["default"], 3, LEASE, "w"))
     lease = jobs[0].lease_id
-    db.run(calls.complete_many([(job.id, 1, None) for job in jobs[:2]], [lease]))
+    db.run(own_calls.complete_many([(job.id, 1, None) for job in jobs[:2]], [lease]))
     assert db.value("select id from pgqueue.lease") == lease
-    db.run(calls.complete_many([(jobs[2].id, 1, None)], [lease]))
+    db.run(own_calls.complete_many([(jobs[2].id, 1, None)], [lease]))
     assert db.all("select * from pgqueue.lease") == []
 
 
@@ -144,7 +145,7 @@ def test_extending_one_of_a_batch_leaves_the_others_alone(db: Database, clock: C
 def test_reap_goes_by_the_lease_that_the_job_agrees_with(db: Database, clock: Clock) -> None:
     """The batch's row still lists the job that moved to a lease of its own, and one that a newer attempt holds."""
     ids = db.run(calls.enqueue_many([NewJob(task="work")] * 2))
-    first = db.run(calls.sweep(["default"], 2, LEASE, "w"))[0].lease_id
+    first = db.run(own_calls.sweep(["default"], 2, LEASE, "w"))[0].lease_id
     db.run(calls.release(ids[0], 1))
     assert claim_one(db, ids[0], lease=timedelta(hours=1)).attempt == 2
     assert db.value("select job_ids from pgqueue.lease where id = %s", first) == ids
@@ -165,7 +166,7 @@ def test_keep_held_extends_what_stands_and_names_what_must_stop(db: Database, cl
     wanted, cancelled = a_job(db, "running").id, a_job(db, "running").id
     db.run(calls.cancel(cancelled))
     held = [(lost, 1), (wanted, 1), (cancelled, 1)]
-    verdicts = db.run(calls.keep_held(held, timedelta(hours=1)))
+    verdicts = db.run(own_calls.keep_held(held, timedelta(hours=1)))
     assert sorted(verdicts) == [(lost, 1, "lost"), (cancelled, 1, "cancel")]
     clock.advance(minutes=1)
     db.run(calls.reap())
@@ -176,7 +177,7 @@ def test_keep_held_extends_what_stands_and_names_what_must_stop(db: Database, cl
 def test_keep_held_never_shortens_a_lease(db: Database) -> None:
     id = a_job(db, "running", lease=timedelta(hours=1)).id
     until = db.value("select lease_expires_at from pgqueue.jobs where id = %s", id)
-    assert db.run(calls.keep_held([(id, 1)], LEASE)) == []
+    assert db.run(own_calls.keep_held([(id, 1)], LEASE)) == []
     assert db.value("select lease_expires_at from pgqueue.jobs where id = %s", id) == until
 
 

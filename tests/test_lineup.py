@@ -12,6 +12,7 @@ import pytest
 
 from pgqueue import Job, NewJob, Tasks, calls
 from pgqueue.errors import WorkerMisconfigured
+from pgqueue.worker import own_calls, watermark
 from pgqueue.worker.lineup import Lineup
 
 from .builders import a_job
@@ -267,6 +268,20 @@ def test_in_strict_order_all_of_a_queue_is_run_before_the_next_is_asked(
     assert ran == [queue for queue in queues for _ in range(30)]
 
 
+def test_of_many_queues_none_waits_for_the_next_sweep(
+    committed: Database, dsn: str, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sweeps are put off for ever here: with many queues the first one finds enough in the first."""
+    monkeypatch.setattr(watermark, "SWEEP_EVERY", 3600.0)
+    monkeypatch.setattr(watermark, "SWEEP_SHARE", 1e9)
+    queues = [f"queue_{number:02}" for number in range(30)]
+    enqueue_in_turn(committed, *queues, each=20)
+
+    work_off(dsn, ran.tasks(), queues=tuple(queues))
+
+    assert Counter(ran) == dict.fromkeys(queues, 20)
+
+
 def test_in_strict_order_the_queue_comes_before_the_priority(committed: Database, dsn: str, ran: Ran) -> None:
     jobs = [NewJob(task="work", queue="b", priority=-10), *(NewJob(task="work", queue="a", priority=n) for n in (5, 9))]
     committed.run(calls.enqueue_many(jobs))
@@ -345,40 +360,40 @@ def test_a_worker_with_a_glob_is_woken_for_a_queue_that_did_not_exist(
 
 @pytest.mark.parametrize("queue", ["a_b", "mail_x", "mail", "mail%", "mail\\x"])
 def test_a_job_of_a_name_or_a_glob_wakes_who_sleeps(committed: Database, sleeper: Sleeper, queue: str) -> None:
-    committed.run(calls.fall_asleep("w", ["a_b"], ["mail%"]))
+    committed.run(own_calls.fall_asleep("w", ["a_b"], ["mail%"]))
     a_job(committed, queue=queue)
     assert sleeper.hears() == [queue]
 
 
 @pytest.mark.parametrize("queue", ["other", "xmail", "Mail_x", "a_bc", "a", "mai"])
 def test_a_job_of_neither_wakes_nobody(committed: Database, sleeper: Sleeper, queue: str) -> None:
-    committed.run(calls.fall_asleep("w", ["a_b"], ["mail%"]))
+    committed.run(own_calls.fall_asleep("w", ["a_b"], ["mail%"]))
     a_job(committed, queue=queue)
     assert sleeper.hears() == []
 
 
 def test_a_backslash_in_a_name_is_a_backslash(committed: Database, sleeper: Sleeper) -> None:
-    committed.run(calls.fall_asleep("w", ["a\\b"], ["c\\%"]))
+    committed.run(own_calls.fall_asleep("w", ["a\\b"], ["c\\%"]))
     for queue in ("a\\b", "ab", "c\\d", "c%"):
         a_job(committed, queue=queue)
     assert sleeper.hears() == ["a\\b", "c\\d"]
 
 
 def test_who_woke_up_from_a_glob_is_not_notified(committed: Database, sleeper: Sleeper) -> None:
-    committed.run(calls.fall_asleep("w", ["a_b"], ["mail%"]))
-    committed.run(calls.wake_up("w"))
+    committed.run(own_calls.fall_asleep("w", ["a_b"], ["mail%"]))
+    committed.run(own_calls.wake_up("w"))
     a_job(committed, queue="mail_x")
     assert sleeper.hears() == []
 
 
 def test_a_glob_knows_when_the_next_job_of_its_queues_is_due(committed: Database, sleeper: Sleeper) -> None:
-    assert committed.run(calls.fall_asleep("w", [], ["mail%"])) is None
+    assert committed.run(own_calls.fall_asleep("w", [], ["mail%"])) is None
     a_job(committed, queue="other", delay=timedelta(minutes=1))
     a_job(committed, queue="mail_a", delay=timedelta(hours=2))
     a_job(committed, queue="mail_b", delay=timedelta(hours=1))
     sleeper.hears()
 
-    due = committed.run(calls.fall_asleep("w", [], ["mail%"]))
+    due = committed.run(own_calls.fall_asleep("w", [], ["mail%"]))
 
     assert due is not None
     assert timedelta(minutes=59) < due <= timedelta(hours=1)
@@ -391,7 +406,7 @@ def test_a_glob_knows_when_the_next_job_of_its_queues_is_due(committed: Database
 def test_a_resumed_queue_wakes_who_serves_it_by_a_glob(committed: Database, sleeper: Sleeper) -> None:
     committed.run(calls.pause("mail_x"))
     a_job(committed, queue="mail_x")
-    committed.run(calls.fall_asleep("w", ["a_b"], ["mail%"]))
+    committed.run(own_calls.fall_asleep("w", ["a_b"], ["mail%"]))
     assert sleeper.hears() == []
 
     committed.run(calls.resume("mail_x"))
@@ -403,7 +418,7 @@ def test_a_name_that_reads_like_a_globs_pattern_falls_asleep_beside_it(committed
     names, globs = Lineup(["mail_", "mail?"]).names_and_globs()
     a_job(committed, queue="mail1", delay=timedelta(hours=1))
 
-    committed.run(calls.fall_asleep("w", names, globs))
+    committed.run(own_calls.fall_asleep("w", names, globs))
 
     a_job(committed, queue="mail2")
     assert sleeper.hears() == ["mail2"]

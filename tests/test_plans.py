@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from pgqueue import NewJob, calls
+from pgqueue.worker import own_calls
 
 from .builders import a_job
 from .conftest import Clock, Database
@@ -189,8 +190,8 @@ def test_a_claim_from_its_mark_reads_no_dead_entries(watcher: Watcher, dsn: str,
         last = (db.value("select now()"), 0)
         for _ in range(10):
             db.run(calls.enqueue_many([NewJob(task="work")] * 1000))
-            jobs = db.run(calls.sweep(["default"], 1000, LEASE, "w"))
-            db.run(calls.complete_many([(job.id, job.attempt, None) for job in jobs], [jobs[0].lease_id]))
+            jobs = db.run(own_calls.sweep(["default"], 1000, LEASE, "w"))
+            db.run(own_calls.complete_many([(job.id, job.attempt, None) for job in jobs], [jobs[0].lease_id]))
             last = max((job.run_at, int(job.id)) for job in jobs)
         db.run(calls.enqueue_many([NewJob(task="work")] * 30))
 

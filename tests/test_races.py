@@ -20,6 +20,7 @@ from pgqueue import Job, NewJob, Queue, Tasks, calls
 from pgqueue.calls import Call
 from pgqueue.jobs import JobId, Outcome, Released
 from pgqueue.running import Connections
+from pgqueue.worker import own_calls
 from pgqueue.worker.executions import OnThread, Stop
 from pgqueue.worker.leases import LeaseKeeper
 
@@ -281,13 +282,13 @@ def test_no_verdict_on_what_was_let_go_while_the_keeper_asked(
     keeper = LeaseKeeper(timedelta(seconds=30), lambda *verdict: verdicts.append(verdict))
     settled, lost = A_CLAIM._replace(id=1), A_CLAIM._replace(id=2)
     keeper.hold([settled, lost], since=monotonic())
-    ask = calls.keep_held
+    ask = own_calls.keep_held
 
     def ask_while_settling(held: Sequence[tuple[JobId, int]], lease: timedelta) -> Call[list[tuple[JobId, int, str]]]:
         keeper.let_go([settled])
         return ask(held, lease)
 
-    monkeypatch.setattr(calls, "keep_held", ask_while_settling)
+    monkeypatch.setattr(own_calls, "keep_held", ask_while_settling)
     keeper.tick(committed.connection)
 
     assert verdicts == [(2, 1, "lost")]
@@ -360,7 +361,7 @@ def test_partitions_are_made_while_the_default_one_is_written(committed: Databas
     assert made.result(TIMEOUT) is True
     keeper.commit()
     committed.execute(far)
-    committed.run(calls.maintain())
+    committed.run(own_calls.maintain())
     assert committed.value("select count(*) from pgqueue.attempt_default") == 0
 
 
@@ -370,7 +371,7 @@ def test_partitions_are_made_while_the_default_one_is_written(committed: Databas
 def test_an_attempt_named_twice_in_a_batch_is_completed_once(committed: Database) -> None:
     id = a_job(committed, "running").id
 
-    assert committed.run(calls.complete_many([(id, 1, None), (id, 1, None)], [])) == []
+    assert committed.run(own_calls.complete_many([(id, 1, None), (id, 1, None)], [])) == []
 
     assert states(committed) == ["succeeded"]
     assert committed.value("select count(*) from pgqueue.attempt") == 1

@@ -6,18 +6,19 @@ from time import monotonic
 
 import pytest
 
-from pgqueue.calls import Mark
 from pgqueue.errors import WorkerMisconfigured
 from pgqueue.jobs import ClaimedJob, JobId
 from pgqueue.worker.leases import LeaseKeeper
 from pgqueue.worker.loading import load
 from pgqueue.worker.options import Options
+from pgqueue.worker.own_calls import Mark
 from pgqueue.worker.pace import AHEAD_SECONDS, MOST_AHEAD, Pace
-from pgqueue.worker.watermark import SWEEP_EVERY, SWEEP_SHARE, Watermark
+from pgqueue.worker.watermark import MOST_COST, SWEEP_EVERY, SWEEP_SHARE, Plan, Watermark
 
 from .builders import A_CLAIM, NOON
 
 ORDER = ["default"]
+WHOLE = Plan([], ORDER, is_whole=True)
 
 
 def a_claim(id: int, priority: int = 0, seconds: int = 0, lease_id: int = 1, queue: str = "default") -> ClaimedJob:
@@ -30,72 +31,143 @@ def a_mark(id: int, priority: int = 0, seconds: int = 0, queue: str = "default")
 
 
 def swept_watermark(*jobs: ClaimedJob, at: float = 100.0, cost: float = 0.001) -> Watermark:
+    """After a sweep that found these jobs and all there were."""
     watermark = Watermark()
-    watermark.claimed(jobs, len(jobs), is_sweep=True)
     watermark.swept(at, cost)
+    watermark.claimed(jobs, len(jobs) + 1, WHOLE)
     return watermark
 
 
+def from_marks(*marks: Mark) -> Plan:
+    return Plan(list(marks), [])
+
+
 def test_the_first_claim_sweeps() -> None:
-    assert Watermark().marks(100.0, ORDER) is None
+    assert Watermark().plan(100.0, ORDER) == WHOLE
 
 
 def test_the_next_claim_starts_at_the_last_position_of_each_priority() -> None:
     watermark = swept_watermark(a_claim(1), a_claim(2, seconds=1), a_claim(3, priority=5))
 
-    assert watermark.marks(100.1, ORDER) == [a_mark(2, seconds=1), a_mark(3, priority=5)]
+    assert watermark.plan(100.1, ORDER) == from_marks(a_mark(2, seconds=1), a_mark(3, priority=5))
 
 
 def test_a_busy_worker_sweeps_every_second() -> None:
     watermark = swept_watermark(a_claim(1), at=100.0)
 
-    assert watermark.marks(100.0 + SWEEP_EVERY - 0.01, ORDER) is not None
-    assert watermark.marks(100.0 + SWEEP_EVERY, ORDER) is None
+    assert watermark.plan(100.0 + SWEEP_EVERY - 0.01, ORDER) == from_marks(a_mark(1))
+    assert watermark.plan(100.0 + SWEEP_EVERY, ORDER) == WHOLE
 
 
 def test_a_costly_sweep_waits_so_that_it_takes_a_twentieth_of_the_time() -> None:
     watermark = swept_watermark(a_claim(1), at=100.0, cost=0.1)
 
-    assert watermark.marks(100.0 + SWEEP_SHARE * 0.1 - 0.01, ORDER) is not None
-    assert watermark.marks(100.0 + SWEEP_SHARE * 0.1, ORDER) is None
+    assert watermark.plan(100.0 + SWEEP_SHARE * 0.1 - 0.01, ORDER) == from_marks(a_mark(1))
+    assert watermark.plan(100.0 + SWEEP_SHARE * 0.1, ORDER) == WHOLE
+
+
+def test_a_sweep_that_took_long_to_wait_for_something_else_does_not_put_off_the_next_for_ever() -> None:
+    watermark = swept_watermark(a_claim(1), at=100.0, cost=60.0)
+    longest = SWEEP_SHARE * MOST_COST
+
+    assert watermark.plan(100.0 + longest * 0.9, ORDER) == from_marks(a_mark(1))
+    assert watermark.plan(100.0 + longest * 1.1, ORDER) == WHOLE
 
 
 def test_a_short_claim_is_followed_by_a_sweep_that_is_worth_it() -> None:
     watermark = swept_watermark(a_claim(1), at=100.0, cost=0.01)
-    watermark.claimed([], wanted=10, is_sweep=False)
+    watermark.claimed([], 10, from_marks(a_mark(1)))
 
-    assert not watermark.should_sweep(100.1)
-    assert watermark.should_sweep(100.2)
-    assert watermark.marks(100.2, ORDER) is None
+    assert not watermark.knows_of_more(100.1)
+    assert watermark.knows_of_more(100.2)
+    assert watermark.plan(100.2, ORDER) == WHOLE
 
 
 def test_a_short_sweep_needs_no_other() -> None:
     watermark = swept_watermark(a_claim(1))
-    watermark.claimed([], wanted=10, is_sweep=True)
+    watermark.claimed([], 10, WHOLE)
 
-    assert not watermark.should_sweep(100.9)
-    assert watermark.marks(100.9, ORDER) == [a_mark(1)]
+    assert not watermark.knows_of_more(100.9)
+    assert watermark.plan(100.9, ORDER) == from_marks(a_mark(1))
 
 
 def test_the_first_queue_is_looked_for_if_nothing_is_known_of_it() -> None:
     watermark = swept_watermark(a_claim(1), at=100.0, cost=0.001)
 
-    assert watermark.marks(100.01, ["new", "default"]) is not None
-    assert watermark.marks(100.03, ["new", "default"]) is None
+    assert watermark.plan(100.01, ["new", "default"]) == from_marks(a_mark(1))
+    assert watermark.plan(100.03, ["new", "default"]) == Plan([], ["new", "default"], is_whole=True)
 
 
 def test_a_sweep_that_finds_work_below_the_mark_lowers_it() -> None:
     watermark = swept_watermark(a_claim(9, seconds=60))
-    watermark.claimed([a_claim(1, seconds=-60)], wanted=1, is_sweep=True)
+    watermark.claimed([a_claim(1, seconds=-60)], 1, WHOLE)
 
-    assert watermark.marks(100.1, ORDER) == [a_mark(1, seconds=-60)]
+    assert watermark.plan(100.1, ORDER) == from_marks(a_mark(1, seconds=-60))
 
 
 def test_after_a_lost_connection_the_next_claim_sweeps() -> None:
     watermark = swept_watermark(a_claim(1))
     watermark.forget()
 
-    assert watermark.marks(100.0, ORDER) is None
+    assert watermark.plan(100.0, ORDER) == WHOLE
+
+
+# A sweep of many queues that has found enough before it came to the last.
+
+QUEUES = ["a", "b", "c", "d"]
+WHOLE_OF_MANY = Plan([], QUEUES, is_whole=True)
+
+
+def full_sweep_to(queue: str, cost: float = 0.001) -> Watermark:
+    watermark = Watermark()
+    watermark.swept(100.0, cost)
+    found = [a_claim(place, queue=name) for place, name in enumerate(QUEUES[: QUEUES.index(queue) + 1])]
+    watermark.claimed(found, len(found), WHOLE_OF_MANY)
+    return watermark
+
+
+def test_the_queues_that_a_sweep_did_not_come_to_are_asked_after_the_marks() -> None:
+    """At once, whatever the sweep has cost: with many queues a worker would wait at each of them. Of the last that it
+    came to, a less urgent priority may be left."""
+    watermark = full_sweep_to("b", cost=0.1)
+
+    assert watermark.plan(100.01, QUEUES) == Plan([a_mark(0, queue="a"), a_mark(1, queue="b")], ["b", "c", "d"])
+
+
+def test_claims_go_on_from_queue_to_queue() -> None:
+    watermark = full_sweep_to("a")
+    for found, left in (("a", ["a", "b", "c", "d"]), ("b", ["b", "c", "d"]), ("c", ["c", "d"])):
+        watermark.claimed([a_claim(9, queue=found)], 1, watermark.plan(100.01, QUEUES))
+        assert watermark.plan(100.01, QUEUES).queues == left
+    watermark.claimed([a_claim(9, queue="d")], 2, watermark.plan(100.01, QUEUES))
+    assert watermark.plan(100.01, QUEUES).queues == []
+
+
+def test_a_less_urgent_priority_of_the_last_queue_is_looked_for_once_its_marks_have_nothing_left() -> None:
+    watermark = full_sweep_to("d", cost=0.1)
+    marks = watermark.plan(100.01, QUEUES).marks
+    assert watermark.plan(100.01, QUEUES).queues == []
+    watermark.claimed([], 10, Plan(marks, []))
+
+    assert watermark.knows_of_more(100.01)
+    assert watermark.plan(100.01, QUEUES) == Plan(marks, ["d"])
+
+
+def test_a_busy_worker_with_many_queues_sweeps_every_second_too() -> None:
+    watermark = full_sweep_to("b")
+
+    assert watermark.plan(100.0 + SWEEP_EVERY, QUEUES) == WHOLE_OF_MANY
+
+
+def test_by_weight_a_queue_that_no_sweep_came_to_is_asked_before_the_marks_when_it_comes_first() -> None:
+    watermark = full_sweep_to("a")
+
+    assert watermark.plan(100.01, ["a", "b", "c", "d"]).marks == [a_mark(0, queue="a")]
+    assert watermark.plan(100.01, ["c", "a", "d", "b"]) == Plan([], ["c", "a", "d", "b"])
+
+
+def test_with_patterns_that_match_nothing_yet_a_claim_sweeps() -> None:
+    assert Watermark().plan(100.01, []) == Plan([], [], is_whole=True)
 
 
 def test_before_anything_is_known_a_worker_holds_one_job_a_hand() -> None:

@@ -8,8 +8,9 @@ from time import perf_counter, sleep
 
 import psycopg
 
-from pgqueue import calls, database
+from pgqueue import database
 from pgqueue.crew import crew
+from pgqueue.worker import own_calls
 
 from ..bench import Bench, Figures, Result, Target, brief, connect
 from ..contestants import Peers
@@ -71,12 +72,12 @@ def _claims(connections: dict[str, psycopg.Connection[tuple[object, ...]]]) -> d
     marks = {}
     for name, connection in connections.items():
         with connection.transaction(force_rollback=True):
-            first = database.run(connection, calls.sweep([QUEUE], 1, lease, "depth"))[0]
-        marks[name] = [calls.Mark(QUEUE, 0, first.run_at, first.id)]
+            first = database.run(connection, own_calls.sweep([QUEUE], 1, lease, "depth"))[0]
+        marks[name] = [own_calls.Mark(QUEUE, 0, first.run_at, first.id)]
     for _ in range(CLAIMS):
         for name, connection in connections.items():
-            marked = calls.claim_from(marks[name], 10, lease, "depth")
-            for key, call in (("marked_ms", marked), ("swept_ms", calls.sweep([QUEUE], 10, lease, "depth"))):
+            marked = own_calls.claim_from(marks[name], 10, lease, "depth")
+            for key, call in (("marked_ms", marked), ("swept_ms", own_calls.sweep([QUEUE], 10, lease, "depth"))):
                 with connection.transaction(force_rollback=True):
                     began = perf_counter()
                     database.run(connection, call)

@@ -7,6 +7,7 @@ drop function pgqueue.keep_held;
 drop function pgqueue.extend(bigint, integer, interval);
 drop function pgqueue.claim;
 drop function pgqueue.sweep;
+drop function pgqueue.claim_from_both;
 drop function pgqueue.claim_from;
 drop type pgqueue.claimed_with_lease;
 drop type pgqueue.claimed;

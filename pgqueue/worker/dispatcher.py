@@ -20,6 +20,7 @@ from ..errors import PgqueueError
 from ..jobs import Buried, Cancelled, ClaimedJob, JobId, Lost, Outcome, Released
 from ..running import Connections
 from ..tasks import Task, Tasks
+from . import own_calls
 from .backlog import Backlog, Waiting
 from .executions import Execution, OnLoop, OnThread, Stop, accept
 from .hands import Hands
@@ -30,7 +31,7 @@ from .pace import Pace
 from .settling import HELD_UP_FOR, REFUSALS, Settling
 from .sleep import Sleep
 from .threads import Run, Threads
-from .watermark import Watermark
+from .watermark import Plan, Watermark
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -141,7 +142,7 @@ class Dispatcher:
                 self._give_back_waiting()
             if claim is not None and claim.found:
                 await self._sleep.found_work(connection, claim.found)
-            elif not self._settling.is_due and not (self._wanted() > 0 and self._watermark.should_sweep(monotonic())):
+            elif not self._settling.is_due and not (self._wanted() > 0 and self._watermark.knows_of_more(monotonic())):
                 await self._rest(connection)
                 continue
             await asyncio.sleep(0)
@@ -163,7 +164,7 @@ class Dispatcher:
             await self._read_claim()
         if claim is not None:
             claim.answer = answers.pop()
-            if claim.is_sweep:
+            if claim.plan.is_whole:
                 self._watermark.swept(monotonic(), monotonic() - claim.asked_at)
         self._settling.settled([await answer.read() for answer in answers])
         self._claim = claim
@@ -175,16 +176,21 @@ class Dispatcher:
             return None
         now = monotonic()
         order = self._lineup.order()
-        marks = self._watermark.marks(now, order)
-        if marks is not None:
-            call = calls.claim_from(marks, wanted, self._options.lease, self._options.name)
-            return _Claim(call, order, wanted, now, is_sweep=False)
-        if self._lineup.has_globs:
-            known = await database.run_async(connection, calls.ready_queues())
+        plan = self._watermark.plan(now, order)
+        if plan.is_whole and self._lineup.has_globs:
+            known = await database.run_async(connection, own_calls.ready_queues())
             self._lineup.resolve(known)
             order = self._lineup.order()
-        call = calls.sweep(order, wanted, self._options.lease, self._options.name)
-        return _Claim(call, order, wanted, now, is_sweep=True)
+            plan = plan._replace(queues=order)
+        return _Claim(self._call_for(plan, wanted), order, plan, wanted, now)
+
+    def _call_for(self, plan: Plan, wanted: int) -> calls.Call[list[ClaimedJob]]:
+        about = (wanted, self._options.lease, self._options.name)
+        if not plan.marks:
+            return own_calls.sweep(plan.queues, *about)
+        if plan.queues:
+            return own_calls.claim_from_both(plan.marks, plan.queues, *about)
+        return own_calls.claim_from(plan.marks, *about)
 
     async def _read_claim(self) -> None:
         claim, self._claim = self._claim, None
@@ -193,7 +199,7 @@ class Dispatcher:
         jobs = await claim.answer.read()
         rank = {queue: place for place, queue in enumerate(claim.order)}
         jobs.sort(key=lambda job: (rank[job.queue], job.priority, job.run_at, job.id))
-        self._watermark.claimed(jobs, claim.wanted, claim.is_sweep)
+        self._watermark.claimed(jobs, claim.wanted, claim.plan)
         self.keeper.hold(jobs, since=claim.asked_at)
         accepted = []
         for job in jobs:
@@ -290,9 +296,9 @@ class _Claim:
     call: calls.Call[list[ClaimedJob]]
     order: list[str]
     """The queues, the first first."""
+    plan: Plan
     wanted: int
     asked_at: float
-    is_sweep: bool
     answer: database.Answer[list[ClaimedJob]] | None = None
 
     @property

@@ -12,8 +12,9 @@ from typing import Any
 
 import psycopg
 
-from .. import calls, database
+from .. import database
 from ..jobs import ClaimedJob, JobId
+from . import own_calls
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -69,7 +70,7 @@ class LeaseKeeper:
         if not held:
             return
         asked = monotonic()
-        stopped = database.run(connection, calls.keep_held(held, self._lease))
+        stopped = database.run(connection, own_calls.keep_held(held, self._lease))
         verdicts = {(id, attempt): verdict for id, attempt, verdict in stopped}
         lost = {attempt for attempt, verdict in verdicts.items() if verdict == "lost"}
         still_held = set()

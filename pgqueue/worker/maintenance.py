@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 
 from .. import calls, database
+from . import own_calls
 
 MAINTAIN_EVERY = timedelta(minutes=5)
 
@@ -26,4 +27,4 @@ class Maintenance:
         if monotonic() >= self._maintain_at:
             # Spread, so that workers started together do not come together again.
             self._maintain_at = monotonic() + MAINTAIN_EVERY.total_seconds() * random.uniform(0.5, 1.5)
-            database.run(connection, calls.maintain())
+            database.run(connection, own_calls.maintain())

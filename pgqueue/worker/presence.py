@@ -10,7 +10,8 @@ from uuid import uuid4
 
 import psycopg
 
-from .. import calls, database
+from .. import database
+from . import own_calls
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -29,15 +30,15 @@ class Presence:
         self._clear_dead_namesake(connection)
         database.run(
             connection,
-            calls.register_worker(self._name, socket.gethostname(), os.getpid(), self._session, self._queues),
+            own_calls.register_worker(self._name, socket.gethostname(), os.getpid(), self._session, self._queues),
         )
 
     def tick(self, connection: psycopg.Connection[Any]) -> None:
-        if not database.run(connection, calls.still_here(self._name, self._session, self.state)):
+        if not database.run(connection, own_calls.still_here(self._name, self._session, self.state)):
             self.register(connection)
 
     def deregister(self, connection: psycopg.Connection[Any]) -> None:
-        database.run(connection, calls.deregister_worker(self._name, self._session))
+        database.run(connection, own_calls.deregister_worker(self._name, self._session))
 
     def _clear_dead_namesake(self, connection: psycopg.Connection[Any]) -> None:
         """A process of this host that is gone need not be waited for until its presence runs out."""
@@ -45,7 +46,7 @@ class Presence:
             "select pid, session from pgqueue.worker where name = %s and host = %s", [self._name, socket.gethostname()]
         ).fetchone()
         if row is not None and not _is_alive(row[0]):
-            database.run(connection, calls.deregister_worker(self._name, row[1]))
+            database.run(connection, own_calls.deregister_worker(self._name, row[1]))
 
 
 def _is_alive(pid: int) -> bool:

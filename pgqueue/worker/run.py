@@ -40,6 +40,7 @@ def run(dsn: str, options: Options, supervisor: int | None = None) -> int:
     if options.processes > 1:
         return supervise(dsn, options)
     # What is imported by now stays: to look at it in every collection would cost a tenth of the time.
+    gc.collect()
     gc.freeze()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(dsn, options, tasks, is_pooled, supervisor))

@@ -12,6 +12,7 @@ from .. import calls, database
 from ..calls import Call
 from ..errors import InvalidInput, JobNotFound, StaleAttempt, WrongState
 from ..jobs import Buried, Cancelled, ClaimedJob, Done, Failed, JobError, Lost, Outcome, Released, Settled
+from . import own_calls
 from .leases import LeaseKeeper
 
 log = logging.getLogger("pgqueue.worker")
@@ -153,14 +154,14 @@ def _calls_for(ended: Sequence[Ended], empty_leases: Sequence[int]) -> list[Call
             case Buried(reason, error):
                 singly.append(calls.bury(job.id, job.attempt, reason, error))
             case Cancelled(reason):
-                singly.append(calls.cancel_held(job.id, job.attempt, reason))
+                singly.append(own_calls.cancel_held(job.id, job.attempt, reason))
             case Settled() | Lost():
                 pass
             case _:
                 assert_never(outcome)
     batches: list[Call[Any]] = [*singly]
     if failed:
-        batches.append(calls.fail_many(failed, () if done else empty_leases))
+        batches.append(own_calls.fail_many(failed, () if done else empty_leases))
     if done:
-        batches.append(calls.complete_many(done, empty_leases))
+        batches.append(own_calls.complete_many(done, empty_leases))
     return batches

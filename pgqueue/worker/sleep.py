@@ -7,7 +7,8 @@ from typing import Any
 
 import psycopg
 
-from .. import calls, database
+from .. import database
+from . import own_calls
 from .lineup import Lineup
 from .options import Options
 
@@ -86,7 +87,7 @@ class Sleep:
     async def _fall_asleep(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Says so, and what the next due job is; holds until there is work, the job is due or the connection is new."""
         names, globs = self._lineup.names_and_globs()
-        due = await database.run_async(connection, calls.fall_asleep(self._options.name, names, globs))
+        due = await database.run_async(connection, own_calls.fall_asleep(self._options.name, names, globs))
         self._due_at = float("inf") if due is None else monotonic() + due.total_seconds()
         self._is_asleep = True
 
@@ -109,5 +110,5 @@ class Sleep:
             has_rested = self._rested_at > self._counting_since
             self._counting_since, self._found = now, 0
             if self._is_asleep and (self._is_lively or not has_rested):
-                await database.run_async(connection, calls.wake_up(self._options.name))
+                await database.run_async(connection, own_calls.wake_up(self._options.name))
                 self._is_asleep = False

@@ -5,9 +5,10 @@ sweep finds what lands below it, such as late commits and new priorities.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from ..calls import Mark
 from ..jobs import ClaimedJob
+from .own_calls import Mark
 
 SWEEP_EVERY = 1.0
 """Seconds between sweeps while busy."""
@@ -19,43 +20,69 @@ MOST_COST = 0.25
 """Seconds that count of a sweep's cost, which may be a wait for something else: five seconds without are the most."""
 
 
+class Plan(NamedTuple):
+    """What the next claim asks: the marks first, then the queues from their start, each in this order."""
+
+    marks: list[Mark]
+    queues: list[str]
+    is_whole: bool = False
+    """A sweep: all queues, and no marks."""
+
+
 class Watermark:
     """A mark for each priority of each queue. Times are seconds of a monotonic clock."""
 
     def __init__(self) -> None:
         self._marks: dict[tuple[str, int], Mark] = {}
+        # Queues that no claim has come to the end of since the last sweep, which had found enough before. Of one
+        # of them, the most urgent priority is known.
+        self._unseen: set[str] = set()
         self._swept_at = float("-inf")
         self._cost = 0.0
         self._came_short = False
 
-    def marks(self, now: float, order: Sequence[str]) -> list[Mark] | None:
-        """For the next claim, in this order of queues, the most urgent priority first. None means sweep."""
+    def plan(self, now: float, order: Sequence[str]) -> Plan:
+        """A sweep when the time has come, which is sooner where the claim came short or nothing is known of the first
+        queue. By weight that may be one that the last sweep did not come to: then it comes before the marks too."""
+        unseen = [queue for queue in order if queue in self._unseen]
+        knows_the_first = bool(order) and any(queue == order[0] for queue, _ in self._marks)
+        if unseen and not knows_the_first and order[0] == unseen[0]:
+            return Plan([], unseen)
+        is_due = now - self._swept_at >= SWEEP_EVERY or (self._came_short and not unseen) or not knows_the_first
+        if (is_due and self._is_worth_a_sweep(now)) or not self._marks:
+            return Plan([], list(order), is_whole=True)
+        return Plan(self._marks_in(order), unseen if len(unseen) > 1 or self._came_short else [])
+
+    def _marks_in(self, order: Sequence[str]) -> list[Mark]:
+        """The most urgent priority first, queue by queue."""
         rank = {queue: place for place, queue in enumerate(order)}
         served = [mark for mark in self._marks.values() if mark.queue in rank]
-        marks = sorted(served, key=lambda mark: (rank[mark.queue], mark.priority))
-        overdue = now - self._swept_at >= SWEEP_EVERY and self._is_worth_a_sweep(now)
-        # By weight, the first may be a queue that the last sweep did not come to, because another filled it.
-        knows_the_first = bool(marks) and (marks[0].queue == order[0] or not self._is_worth_a_sweep(now))
-        return None if overdue or self.should_sweep(now) or not knows_the_first else marks
+        return sorted(served, key=lambda mark: (rank[mark.queue], mark.priority))
 
-    def should_sweep(self, now: float) -> bool:
-        """The last claim came short, and a sweep now would be worth its cost."""
-        return self._came_short and self._is_worth_a_sweep(now)
+    def knows_of_more(self, now: float) -> bool:
+        """The last claim came short, and to look elsewhere now would be worth its cost."""
+        return self._came_short and (bool(self._unseen) or self._is_worth_a_sweep(now))
 
     def _is_worth_a_sweep(self, now: float) -> bool:
         return now - self._swept_at >= SWEEP_SHARE * min(self._cost, MOST_COST)
 
-    def claimed(self, jobs: Sequence[ClaimedJob], wanted: int, is_sweep: bool) -> None:
+    def swept(self, now: float, cost: float) -> None:
+        """Its jobs are not read yet."""
+        self._swept_at, self._cost = now, cost
+
+    def claimed(self, jobs: Sequence[ClaimedJob], wanted: int, plan: Plan) -> None:
         """Jobs in their order. A mark follows the last of its priority, also down where a sweep found work below it."""
         last = {(job.queue, job.priority): job for job in jobs}
         self._marks |= {key: Mark(*key, job.run_at, job.id) for key, job in last.items()}
+        is_short = len(jobs) < wanted
         # A sweep that came short has seen everything; what is new since lies above the marks.
-        self._came_short = len(jobs) < wanted and not is_sweep
-
-    def swept(self, now: float, cost: float) -> None:
-        self._swept_at = now
-        self._cost = cost
+        self._came_short = is_short and not plan.is_whole
+        if plan.queues:
+            found = {job.queue for job in jobs}
+            reached = max([place for place, queue in enumerate(plan.queues) if queue in found], default=0)
+            self._unseen = set() if is_short else set(plan.queues[reached:])
 
     def forget(self) -> None:
         """After a lost connection: whatever the database is now, the next claim looks at all of it."""
         self._marks.clear()
+        self._unseen.clear()
