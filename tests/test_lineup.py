@@ -268,6 +268,7 @@ def test_in_strict_order_all_of_a_queue_is_run_before_the_next_is_asked(
     assert ran == [queue for queue in queues for _ in range(30)]
 
 
+@pytest.mark.heavy
 def test_of_many_queues_none_waits_for_the_next_sweep(
     committed: Database, dsn: str, ran: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +300,7 @@ def test_in_strict_order_a_glob_takes_its_queues_by_their_names(committed: Datab
     assert ran == [queue for queue in ("urgent", "mail_a", "mail_b", "other") for _ in range(10)]
 
 
+@pytest.mark.heavy
 def test_with_weights_no_queue_waits_until_another_is_empty(committed: Database, dsn: str, ran: Ran) -> None:
     """Of jobs of 20 ms each, either queue has enough for twice the longest time between two sweeps."""
     each = 500

@@ -26,6 +26,7 @@ create trigger refuse before insert on pgqueue.dead_letter
 """
 
 
+@pytest.mark.heavy
 def test_two_jobs_that_somebody_keeps_locked_hold_up_no_other(committed: Database, dsn: str) -> None:
     """Each of both is refused by itself, while claims go on."""
     tasks = Tasks()
@@ -57,6 +58,7 @@ def test_two_jobs_that_somebody_keeps_locked_hold_up_no_other(committed: Databas
     assert states(committed)[:2] == ["succeeded", "succeeded"]
 
 
+@pytest.mark.heavy
 def test_an_outcome_that_cannot_even_be_buried_waits_until_it_can(committed: Database, dsn: str) -> None:
     tasks = Tasks()
 
@@ -82,6 +84,7 @@ def test_an_outcome_that_cannot_even_be_buried_waits_until_it_can(committed: Dat
     asyncio.run(work())
 
 
+@pytest.mark.heavy
 def test_what_ends_beside_a_locked_job_is_stored_though_the_turn_is_refused(committed: Database, dsn: str) -> None:
     tasks = Tasks()
     go_on = asyncio.Event()
@@ -106,6 +109,7 @@ def test_what_ends_beside_a_locked_job_is_stored_though_the_turn_is_refused(comm
     assert queue.get(locked).state == "succeeded"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("is_async", [True, False], ids=["async", "def"])
 def test_no_job_begins_after_a_stop(committed: Database, dsn: str, is_async: bool) -> None:
     """Jobs that wait in memory for a hand go back, also where the hand becomes free at that moment."""
@@ -140,6 +144,7 @@ def test_no_job_begins_after_a_stop(committed: Database, dsn: str, is_async: boo
     assert sorted(states(committed)) == ["ready"] * 97 + ["succeeded"] * 3
 
 
+@pytest.mark.heavy
 def test_a_worker_whose_hands_are_all_taken_does_not_spin(
     committed: Database, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +169,7 @@ def test_a_worker_whose_hands_are_all_taken_does_not_spin(
     assert len(turns) < 50
 
 
+@pytest.mark.heavy
 def test_times_and_durations_are_read_whatever_the_roles_styles(committed: Database, dsn: str) -> None:
     database = committed.connection.info.dbname
     committed.execute(f"alter database {database} set datestyle = 'German, DMY'")
