@@ -1,4 +1,5 @@
-"""Every call into the database, as a value: SQL, parameters, and a reader of the rows.
+"""Every call into the database, as a value: SQL, parameters, and a reader of the rows. Those of our own worker
+alone are in worker/own_calls.py.
 
 A call knows nothing of connections; database.run and database.run_async carry it out. The SQL functions it names are
 documented in docs/sql.md and by their comments in the catalog.

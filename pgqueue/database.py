@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable,
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -29,14 +29,24 @@ class Pause:
 Flow = Generator[Call[Any] | Pause, Any, T]
 
 
+@overload
+def _cursor(connection: psycopg.Connection[Any]) -> psycopg.Cursor[Row]: ...
+@overload
+def _cursor(connection: psycopg.AsyncConnection[Any]) -> psycopg.AsyncCursor[Row]: ...
+def _cursor(connection: Any) -> Any:
+    """Results in binary, which takes both sides less time; a cursor that binds on the client has them as text only."""
+    is_binary = not issubclass(connection.cursor_factory, psycopg.ClientCursor | psycopg.AsyncClientCursor)
+    return connection.cursor(row_factory=tuple_row, binary=is_binary)
+
+
 def run(connection: psycopg.Connection[Any], call: Call[T]) -> T:
-    with _our_errors(call.conflict), connection.cursor(row_factory=tuple_row, binary=True) as cursor:
+    with _our_errors(call.conflict), _cursor(connection) as cursor:
         return call.read(cursor.execute(call.sql, call.params).fetchall())
 
 
 async def run_async(connection: psycopg.AsyncConnection[Any], call: Call[T]) -> T:
     with _our_errors(call.conflict):
-        async with connection.cursor(row_factory=tuple_row, binary=True) as cursor:
+        async with _cursor(connection) as cursor:
             await cursor.execute(call.sql, call.params)
             return call.read(await cursor.fetchall())
 
@@ -46,7 +56,7 @@ def run_together(connection: psycopg.Connection[Any], calls: Iterable[Call[T]]) 
     made: list[tuple[Call[T], psycopg.Cursor[Row]]] = []
     with _our_errors(errors.WrongState), connection.pipeline():
         for call in calls:
-            made.append((call, connection.cursor(row_factory=tuple_row, binary=True)))
+            made.append((call, _cursor(connection)))
             made[-1][1].execute(call.sql, call.params)
     return [call.read(cursor.fetchall()) for call, cursor in made]
 
@@ -56,7 +66,7 @@ async def run_together_async(connection: psycopg.AsyncConnection[Any], calls: It
     with _our_errors(errors.WrongState):
         async with connection.pipeline():
             for call in calls:
-                made.append(Answer(call, connection.cursor(row_factory=tuple_row, binary=True)))
+                made.append(Answer(call, _cursor(connection)))
                 await made[-1].cursor.execute(call.sql, call.params)
     return [await answer.read() for answer in made]
 
@@ -83,7 +93,7 @@ async def ask_together(
 ) -> list[Answer[Any]]:
     """As run_together; meanwhile is done once all calls are on their way, and the database works on them. A single
     call goes without a pipeline, whose answer comes in two parts, each of which has to wake this process."""
-    answers = [Answer(call, connection.cursor(row_factory=tuple_row, binary=True)) for call in calls]
+    answers = [Answer(call, _cursor(connection)) for call in calls]
     # A task begins when this one first waits for the database.
     aside = None if meanwhile is None else asyncio.create_task(meanwhile())
     try:
@@ -105,14 +115,14 @@ def run_all_or_none(connection: psycopg.Connection[Any], calls: Iterable[Call[T]
     Commits on an autocommit connection only."""
     if not connection.autocommit:
         # Opens the caller's transaction, if none is open, so that below is a savepoint.
-        connection.cursor(row_factory=tuple_row, binary=True).execute("select")
+        _cursor(connection).execute("select")
     with connection.transaction():
         return run_together(connection, calls)
 
 
 async def run_all_or_none_async(connection: psycopg.AsyncConnection[Any], calls: Iterable[Call[T]]) -> list[T]:
     if not connection.autocommit:
-        await connection.cursor(row_factory=tuple_row, binary=True).execute("select")
+        await _cursor(connection).execute("select")
     async with connection.transaction():
         return await run_together_async(connection, calls)
 

@@ -70,21 +70,23 @@ def result(value: object) -> str | None:
 
 def errors(values: Iterable[JobError]) -> str:
     """As one JSON array. Errors quote foreign text, which must never keep a failure from being written down."""
-    return codec.encode(
-        [{name: storable(part) for name, part in value.as_json().items()} for value in values], "errors"
-    )
+    return codec.encode([_stored(value) for value in values], "errors")
+
+
+def _stored(value: JobError) -> dict[str, Any]:
+    return {name: storable(part) for name, part in value.as_json().items()}
 
 
 def error(value: JobError | None) -> str | None:
     if value is None:
         return None
-    return errors([value])[1:-1]
+    return codec.encode(_stored(value), "error")
 
 
 def storable(value: Any) -> Any:
     """Text with what PostgreSQL cannot store in its written form; anything else as it is."""
     if not isinstance(value, str):
         return value
-    if value.isprintable():  # also no line feed, but most messages are one line
+    if value.isprintable():  # neither NUL nor half a surrogate pair is
         return value
     return value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")

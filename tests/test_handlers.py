@@ -4,6 +4,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ import psycopg
 import pytest
 
 import pgqueue
-from pgqueue import Job, Queue, Tasks
+from pgqueue import Job, Queue, Tasks, calls
 from pgqueue.errors import StaleAttempt
 from pgqueue.worker.sleep import FIRST_NAP, Sleep
 
@@ -103,6 +104,29 @@ def test_a_result_that_cannot_be_looked_at_costs_no_hand(committed: Database, ds
     job = run_one(committed, dsn, odd_async if is_async else Odd, max_failures=0)
 
     assert (job["state"], job["outcome"]) == ("buried", "failed")
+
+
+user: ContextVar[str] = ContextVar("user", default="nobody")
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "def"])
+def test_a_context_variable_that_a_job_sets_is_not_seen_by_the_next(
+    committed: Database, dsn: str, is_async: bool
+) -> None:
+    tasks, seen = Tasks(), list[str]()
+
+    def look() -> None:
+        seen.append(user.get())
+        user.set("somebody")
+
+    async def look_async() -> None:
+        look()
+
+    tasks.register(look_async if is_async else look, name="look")
+    committed.run(calls.enqueue_many([pgqueue.NewJob(task="look")] * 5))
+    work_off(dsn, tasks, concurrency=1)
+
+    assert seen == ["nobody"] * 5
 
 
 def test_what_a_handler_returns_is_the_result(committed: Database, dsn: str) -> None:

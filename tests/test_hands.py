@@ -7,11 +7,13 @@ from contextvars import ContextVar
 from time import monotonic
 from typing import Any
 
+import pytest
+
 from pgqueue import Tasks
 from pgqueue.jobs import Cancelled, Done, Failed, Outcome
 from pgqueue.running import Connections
 from pgqueue.worker.executions import Execution, OnLoop, Stop
-from pgqueue.worker.hands import SLICE, Hands
+from pgqueue.worker.hands import SLICE, LoopHands
 
 from .builders import A_CLAIM
 from .inline import until
@@ -22,15 +24,16 @@ user: ContextVar[str] = ContextVar("user", default="nobody")
 
 
 class Line:
-    """Jobs that wait for one hand, and the outcomes of those that had it."""
+    """Jobs that wait for a hand, and the outcomes of those that had one."""
 
-    def __init__(self, *handlers: Handler) -> None:
+    def __init__(self, *handlers: Handler, hands: int = 1) -> None:
         self.waiting = list(handlers)
         self.outcomes: list[Outcome] = []
         self.current: OnLoop | None = None
         self._connections = Connections(nullcontext, nullcontext)  # type: ignore[arg-type]
-        self._hands = Hands(asyncio.get_running_loop(), self._take, self._start)
-        self._start()
+        self._hands = LoopHands(asyncio.get_running_loop(), self._take, self._start)
+        for _ in range(hands):
+            self._start()
 
     async def all_outcomes(self, count: int) -> list[Outcome]:
         await until(lambda: len(self.outcomes) == count)
@@ -100,20 +103,23 @@ def test_a_context_variable_that_is_set_before_the_worker_is_seen_by_every_job_u
     assert seen == ["system"] * 3
 
 
-def test_handlers_that_never_wait_leave_the_loop_its_turns() -> None:
+@pytest.mark.parametrize("hands", [1, 10])
+def test_handlers_that_never_wait_leave_the_loop_its_turns(hands: int) -> None:
+    """However many hands there are: together they have a slice."""
+
     async def busy() -> None:
-        until = monotonic() + SLICE
+        until = monotonic() + SLICE / 10
         while monotonic() < until:
             pass
 
     async def run() -> int:
-        line, turns = Line(*[busy] * 50), 0
-        while len(line.outcomes) < 50:
+        line, turns = Line(*[busy] * 500, hands=hands), 0
+        while len(line.outcomes) < 500:
             await asyncio.sleep(0)
             turns += 1
         return turns
 
-    assert asyncio.run(run()) >= 25
+    assert asyncio.run(run()) >= 15
 
 
 def test_a_handler_that_cancels_its_own_task_does_not_cancel_the_next_job() -> None:
@@ -127,6 +133,21 @@ def test_a_handler_that_cancels_its_own_task_does_not_cancel_the_next_job() -> N
         return 1
 
     assert outcomes_of(suicidal, waiting, waiting) == [Done(), Done("1"), Done("1")]
+
+
+def test_after_a_job_that_raised_the_next_has_a_task_of_its_own() -> None:
+    """What a library keeps by task, such as a session with half the work, must not pass to it."""
+    seen = []
+
+    async def handler() -> None:
+        seen.append(asyncio.current_task())
+        if len(seen) == 2:
+            raise RuntimeError("half done")
+
+    outcomes_of(*[handler] * 3)
+
+    assert seen[0] is seen[1]
+    assert seen[2] is not seen[1]
 
 
 def test_a_job_that_shrugs_off_its_stop_does_not_hand_it_on() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from pgqueue import Job, NewJob, Queue, Tasks, calls
+from pgqueue.worker import dispatcher
 from pgqueue.worker.dispatcher import Dispatcher
-from pgqueue.worker.threads import Run, Threads
+from pgqueue.worker.threads import Threads
 
 from .conftest import Database
 from .inline import until, work_off, working
@@ -145,6 +146,29 @@ def test_no_job_begins_after_a_stop(committed: Database, dsn: str, is_async: boo
 
 
 @pytest.mark.heavy
+def test_a_job_for_which_the_system_gives_no_thread_is_given_back(
+    committed: Database, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = Tasks()
+    tasks.register(lambda: None, name="plain")
+    id = Queue(committed.connection).enqueue("plain")
+    monkeypatch.setattr(dispatcher, "_NO_THREAD_DELAY", timedelta())
+    start = Threads._start_one
+    refusals = iter([True, True, False])
+
+    def refuse_twice(self: Threads) -> None:
+        if next(refusals, False):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(Threads, "_start_one", refuse_twice)
+    work_off(dsn, tasks)
+
+    job = committed.one("select state, attempt, failures from pgqueue.jobs where id = %s", id)
+    assert job == {"state": "succeeded", "attempt": 3, "failures": 0}
+
+
+@pytest.mark.heavy
 def test_a_worker_whose_hands_are_all_taken_does_not_spin(
     committed: Database, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +194,7 @@ def test_a_worker_whose_hands_are_all_taken_does_not_spin(
 
 
 @pytest.mark.heavy
-def test_times_and_durations_are_read_whatever_the_roles_styles(committed: Database, dsn: str) -> None:
+def test_times_are_read_whatever_the_roles_styles(committed: Database, dsn: str) -> None:
     database = committed.connection.info.dbname
     committed.execute(f"alter database {database} set datestyle = 'German, DMY'")
     committed.execute(f"alter database {database} set intervalstyle = 'sql_standard'")
@@ -186,55 +210,3 @@ def test_times_and_durations_are_read_whatever_the_roles_styles(committed: Datab
 
     assert states(committed) == ["succeeded"]
     assert seen == [committed.value("select enqueued_at from pgqueue.jobs where id = %s", id)]
-
-
-# The threads of def handlers.
-
-
-def test_a_job_handed_to_a_thread_comes_before_what_the_thread_takes_by_itself() -> None:
-    """Otherwise a steady flow of others could keep it waiting for ever, its lease extended all the while."""
-    order: list[str] = []
-    done = threading.Event()
-    others = 1000
-
-    def take() -> Run | None:
-        return other if len(order) < others else None
-
-    def other() -> bool:
-        order.append("other")
-        return True
-
-    def handed() -> bool:
-        order.append("handed")
-        done.set()
-        return True
-
-    def first() -> bool:
-        threads.start(handed)
-        return True
-
-    threads = Threads(1, take)
-    threads.start(first)
-
-    assert done.wait(20)
-    assert order.index("handed") == 0
-
-
-def test_a_thread_that_is_left_behind_is_replaced_for_the_job_that_waits_for_it() -> None:
-    stuck, done = threading.Event(), threading.Event()
-
-    def hang() -> bool:
-        stuck.wait(20)
-        return False  # left behind
-
-    def waiting() -> bool:
-        done.set()
-        return True
-
-    threads = Threads(1, lambda: None)
-    threads.start(hang)
-    threads.start(waiting)
-    threads.replace_one()
-
-    assert done.wait(20)
-    stuck.set()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from pgqueue.running import JobInterrupted
 from pgqueue.worker.traces import trace_of
 
 
@@ -109,6 +110,11 @@ def test_what_fails_before_the_handler_begins_keeps_its_only_line() -> None:
     error.__traceback__ = error.__traceback__.tb_next
 
     assert "handler(1)" in trace_of(error)
+
+
+def test_what_was_never_raised_has_no_stack() -> None:
+    """A handler that is left behind is told of as if it had been interrupted."""
+    assert trace_of(JobInterrupted()) == "".join(traceback.format_exception(JobInterrupted()))
 
 
 def test_each_line_that_fails_has_a_trace_of_its_own() -> None:

@@ -1,5 +1,6 @@
-"""The parts of a worker that need no database: where to claim, how much, what is held, which module."""
+"""The parts of a worker that need no database: where to claim, how much, what is held, which module, which thread."""
 
+import threading
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
@@ -13,6 +14,7 @@ from pgqueue.worker.loading import load
 from pgqueue.worker.options import Options
 from pgqueue.worker.own_calls import Mark
 from pgqueue.worker.pace import AHEAD_SECONDS, MOST_AHEAD, Pace
+from pgqueue.worker.threads import Run, Threads
 from pgqueue.worker.watermark import MOST_COST, SWEEP_EVERY, SWEEP_SHARE, Plan, Watermark
 
 from .builders import A_CLAIM, NOON
@@ -143,6 +145,14 @@ def test_claims_go_on_from_queue_to_queue() -> None:
     assert watermark.plan(100.01, QUEUES).queues == []
 
 
+def test_a_queue_of_which_only_the_marks_were_asked_stays_unfinished() -> None:
+    """Below its mark or in another priority there may be work, which a batch that the marks of others fill hides."""
+    watermark = full_sweep_to("b")
+    watermark.claimed([a_claim(5, queue="d")], 1, Plan([a_mark(0, queue="d")], ["b", "c", "d"]))
+
+    assert watermark.plan(100.01, QUEUES).queues == ["b", "c", "d"]
+
+
 def test_a_less_urgent_priority_of_the_last_queue_is_looked_for_once_its_marks_have_nothing_left() -> None:
     watermark = full_sweep_to("d", cost=0.1)
     marks = watermark.plan(100.01, QUEUES).marks
@@ -151,6 +161,23 @@ def test_a_less_urgent_priority_of_the_last_queue_is_looked_for_once_its_marks_h
 
     assert watermark.knows_of_more(100.01)
     assert watermark.plan(100.01, QUEUES) == Plan(marks, ["d"])
+
+
+def test_a_claim_that_came_short_ends_no_queue_that_it_was_not_to_ask() -> None:
+    """A sweep was on its way when it was planned, and has found enough in the first queue since."""
+    watermark = full_sweep_to("b")
+    planned = watermark.plan(100.01, QUEUES)
+    watermark.claimed([a_claim(3, queue="a")], 1, WHOLE_OF_MANY)
+    watermark.claimed([], 10, planned)
+
+    assert watermark.plan(100.01, QUEUES).queues == ["a"]
+
+
+def test_patterns_that_match_nothing_any_more_leave_nothing_unfinished() -> None:
+    watermark = full_sweep_to("b", cost=0.1)
+    watermark.claimed([], 10, Plan([], [], is_whole=True))
+
+    assert not watermark.knows_of_more(100.01)
 
 
 def test_a_busy_worker_with_many_queues_sweeps_every_second_too() -> None:
@@ -270,3 +297,55 @@ def test_a_module_that_does_not_do_is_refused_with_a_cure(
 def test_options_that_cannot_work_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(WorkerMisconfigured, match=message):
         Options(target="tasks", **options)  # type: ignore[arg-type]
+
+
+# The threads of def handlers.
+
+
+def test_a_job_handed_to_a_thread_comes_before_what_the_thread_takes_by_itself() -> None:
+    """Otherwise a steady flow of others could keep it waiting for ever, its lease extended all the while."""
+    order: list[str] = []
+    done = threading.Event()
+    others = 1000
+
+    def take() -> Run | None:
+        return other if len(order) < others else None
+
+    def other() -> bool:
+        order.append("other")
+        return True
+
+    def handed() -> bool:
+        order.append("handed")
+        done.set()
+        return True
+
+    def first() -> bool:
+        threads.start(handed)
+        return True
+
+    threads = Threads(1, take)
+    threads.start(first)
+
+    assert done.wait(20)
+    assert order.index("handed") == 0
+
+
+def test_a_thread_that_is_left_behind_is_replaced_for_the_job_that_waits_for_it() -> None:
+    stuck, done = threading.Event(), threading.Event()
+
+    def hang() -> bool:
+        stuck.wait(20)
+        return False  # left behind
+
+    def waiting() -> bool:
+        done.set()
+        return True
+
+    threads = Threads(1, lambda: None)
+    threads.start(hang)
+    threads.start(waiting)
+    threads.replace_one()
+
+    assert done.wait(20)
+    stuck.set()

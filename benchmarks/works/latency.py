@@ -19,6 +19,7 @@ def latency(bench: Bench, peers: Peers) -> list[Result]:
     for rounds in result.rounds.values():
         for figures in rounds:
             _summarise(figures)
+    result.notes = ["The peers on Redis run once."]
     result.targets = [
         Target("p50, raw NOTIFY and claim", "pgqueue", FLOOR, 1.3, "p50_ms", at_most=True),
         Target("p99, raw NOTIFY and claim", "pgqueue", FLOOR, 2.0, "p99_ms", at_most=True),

@@ -275,30 +275,35 @@ declare
     last    record;
 begin
     perform pgqueue.check_ascending(ids);
+    -- The least and the greatest stand for all.
     perform pgqueue.check_duration('retry_in', make_interval(secs => u.seconds), true)
        from (select min(u.seconds) from unnest(retry_ins) as u(seconds)
               union all select max(u.seconds) from unnest(retry_ins) as u(seconds)) as u(seconds);
-    -- Not locked first: the update looks again at what it finds locked.
-    with held as (
-        select j.id, l.worker, l.claimed_at
-          from pgqueue.job j
-          left join pgqueue.lease l on l.id = j.lease_id
-         where j.id = any (ids)
-         order by j.id
+    -- Not locked first: the update looks again at what it finds locked. Its old lease is read beside it, in arrays by
+    -- place, because a join of the two may be planned to read all jobs.
+    with held as materialized (
+        select array_agg(h.id) as held_ids, array_agg(h.worker) as workers, array_agg(h.claimed_at) as claimed_ats
+          from (select j.id, l.worker, l.claimed_at
+                  from pgqueue.job j
+                  left join pgqueue.lease l on l.id = j.lease_id
+                 where j.id = any (ids)
+                 order by j.id) h
     ), retried as (
         update pgqueue.job j
            set state = 'ready', failures = j.failures + 1, lease_id = null,
                run_at = moment + coalesce(make_interval(secs => retry_ins[width_bucket(j.id, ids)]),
                                           pgqueue.backoff(j.failures))
-          from held h
-         where j.id = h.id and j.state = 'running' and j.attempt = attempts[width_bucket(j.id, ids)]
+         where j.id = any (ids) and j.state = 'running' and j.attempt = attempts[width_bucket(j.id, ids)]
            and j.failures < j.max_failures and j.cancel_requested_at is null
-        returning j.id, j.attempt, j.queue, j.run_at, h.worker, h.claimed_at
+        returning j.id, j.attempt, j.queue, j.run_at
     ), ended as (
         insert into pgqueue.attempt (job_id, attempt, outcome, worker, started_at, finished_at, error)
         select r.id, r.attempt, case when e.error -> 'timed_out' = 'true' then 'timed_out' else 'failed' end,
-               coalesce(r.worker, 'unknown'), coalesce(r.claimed_at, moment), moment, e.error
+               coalesce(h.workers[width_bucket(r.id, h.held_ids)], 'unknown'),
+               coalesce(h.claimed_ats[width_bucket(r.id, h.held_ids)], moment), moment, e.error
           from retried r
+         cross join held h
+         -- offset 0: looked up once for a row.
          cross join lateral (select nullif(errors -> width_bucket(r.id, ids) - 1, 'null') as error offset 0) e
     )
     select coalesce(array_agg(r.id), '{}'), array_agg(r.queue), array_agg(r.run_at) into failed, queues, run_ats

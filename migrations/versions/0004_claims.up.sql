@@ -96,10 +96,11 @@ end
 $$;
 comment on function pgqueue.claim_from is 'A claim from several queues that starts at marks, or at the start.';
 
--- With many queues a worker knows marks of some, and has not come to the others yet.
+-- Who calls it: our own worker, while no claim has come to the end of every queue since its last sweep. The marks first;
+-- then, where these come short, those queues from their start. They may have marks too.
 create function pgqueue.claim_from_both(
     queues text[], max_jobs integer, lease interval, worker text, priorities smallint[], run_ats timestamptz[], ids bigint[],
-    others text[])
+    unfinished text[])
     returns setof pgqueue.claimed_with_lease
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -112,11 +113,11 @@ begin
     return query select * from pgqueue.claim_from(queues, max_jobs, lease, worker, priorities, run_ats, ids);
     get diagnostics found_jobs = row_count;
     if found_jobs < max_jobs then
-        return query select * from pgqueue.claim_from(others, max_jobs - found_jobs, lease, worker);
+        return query select * from pgqueue.claim_from(unfinished, max_jobs - found_jobs, lease, worker);
     end if;
 end
 $$;
-comment on function pgqueue.claim_from_both is 'A claim that starts at marks and, where these come short, at the start of other queues.';
+comment on function pgqueue.claim_from_both is 'A claim that starts at marks and, where these come short, goes on at the start of queues.';
 
 -- A claim from the start of each queue that, where it comes back short, reaps and looks again. So whoever has hands free
 -- finds by itself what the dead have left, and needs no reaper.

@@ -10,6 +10,7 @@ import random
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from time import monotonic
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..tasks import Task, Tasks
 from . import own_calls
 from .backlog import Backlog, Waiting
 from .executions import Execution, OnLoop, OnThread, Stop, accept
-from .hands import Hands
+from .hands import LoopHands
 from .leases import LeaseKeeper
 from .lineup import Lineup
 from .options import Options
@@ -38,6 +39,8 @@ log = logging.getLogger("pgqueue.worker")
 FIRST_RETRY = 0.05
 _SLOWEST_RETRY = 5.0
 
+_NO_THREAD_DELAY = timedelta(seconds=5)
+
 
 class Dispatcher:
     def __init__(self, dsn: str, options: Options, tasks: Tasks, connections: Connections) -> None:
@@ -51,7 +54,7 @@ class Dispatcher:
         self._pace = Pace(options.concurrency)
         self._backlog = Backlog()
         self._loop = asyncio.get_running_loop()
-        self._hands = Hands(self._loop, self._next_on_loop, self._start)
+        self._hands = LoopHands(self._loop, self._next_on_loop, self._start)
         self._threads = Threads(options.concurrency, self._next_for_thread)
         # Threads write into it too: one operation on a dict is atomic.
         self._running: dict[tuple[JobId, int], Execution] = {}
@@ -223,14 +226,23 @@ class Dispatcher:
             self._hands.start(execution)
 
     def _next_on_loop(self) -> OnLoop | None:
-        """For a hand that is free. What comes before it and is for a thread is handed over."""
+        """The next async job, if a hand is free; def jobs before it go to the threads."""
         while self._has_a_hand() and (waiting := self._backlog.take()) is not None:
             if waiting.task.is_async:
                 execution = OnLoop(waiting.job, waiting.task, self._connections, self._loop, self._ended)
                 self._running[execution.key] = execution
                 return execution
-            self._threads.start(self._on_thread(waiting).run)
+            self._start_on_thread(waiting)
         return None
+
+    def _start_on_thread(self, waiting: Waiting) -> None:
+        execution = self._on_thread(waiting)
+        try:
+            self._threads.start(execution.run)
+        except RuntimeError as error:
+            log.error("no thread for a job, it is given back", extra={"job": waiting.job.id, "error": str(error)})
+            del self._running[execution.key]
+            self._settle(waiting.job, Released(_NO_THREAD_DELAY))
 
     def _has_a_hand(self) -> bool:
         """What has ended on a thread and is not heard of yet needs none any more."""

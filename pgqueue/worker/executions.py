@@ -5,6 +5,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextvars import copy_context
 from datetime import timedelta
 from enum import StrEnum
 from time import monotonic
@@ -167,7 +168,8 @@ class OnLoop(Execution):
 
     _runner: asyncio.Task[None] | None = None
 
-    async def run(self, runner: asyncio.Task[None]) -> None:
+    async def run(self, runner: asyncio.Task[None]) -> bool:
+        """False if it did not return but raise, or was stopped."""
         self._runner = runner
         self._started = monotonic()
         timer = None
@@ -177,12 +179,15 @@ class OnLoop(Execution):
             if self._why is not None:
                 raise asyncio.CancelledError
             outcome = self._returned(await self._task.function(**self._arguments()))
+            has_returned = True
         except BaseException as error:
             outcome = self._raised(error)
+            has_returned = False
         if timer is not None:
             timer.cancel()
         self.seconds = monotonic() - self._started
         self._on_end(self, outcome)
+        return has_returned
 
     def _break_off(self) -> None:
         if self._runner is not None:  # if not, it sees the reason when it begins
@@ -231,7 +236,8 @@ class OnThread(Execution):
     def _call(self) -> Outcome:
         try:
             try:
-                result = self._task.function(**self._arguments())
+                # In a context of its own, so that the next job of this thread sees nothing of it.
+                result = copy_context().run(self._task.function, **self._arguments())
             finally:
                 with self._lock:
                     self._thread = None

@@ -46,15 +46,15 @@ def claim_from(marks: Sequence[Mark], max_jobs: int, lease: timedelta, worker: s
 
 
 def claim_from_both(
-    marks: Sequence[Mark], others: Sequence[str], max_jobs: int, lease: timedelta, worker: str
+    marks: Sequence[Mark], unfinished: Sequence[str], max_jobs: int, lease: timedelta, worker: str
 ) -> Call[list[ClaimedJob]]:
-    """From the marks and, where these come short, from the start of other queues."""
+    """From the marks and, where these come short, from the start of these queues, which may have marks too."""
     return Call(
         CLAIMED
         + ", lease_id from pgqueue.claim_from_both(%(queues)s::text[], %(max_jobs)s::int, %(lease)s, %(worker)s,"
-        " %(priorities)s::smallint[], %(run_ats)s::timestamptz[], %(ids)s::bigint[], %(others)s::text[])",
+        " %(priorities)s::smallint[], %(run_ats)s::timestamptz[], %(ids)s::bigint[], %(unfinished)s::text[])",
         claimed,
-        _marked(marks, max_jobs, lease, worker) | {"others": list(others)},
+        _marked(marks, max_jobs, lease, worker) | {"unfinished": list(unfinished)},
     )
 
 

@@ -24,7 +24,7 @@ def trace_of(error: BaseException) -> str:
         step = step.tb_next
     printed = _stacks.get(tuple(places))
     if printed is None:
-        printed = "".join(["Traceback (most recent call last):\n", *traceback.format_tb(stack)])
+        printed = "".join(["Traceback (most recent call last):\n", *traceback.format_tb(stack)]) if stack else ""
         if len(_stacks) >= _MOST_STACKS:
             _stacks.clear()
         _stacks[tuple(places)] = printed
