@@ -1,7 +1,7 @@
 """Runs what README.md and docs/ show, and checks what they link to and repeat.
 
 Every block marked python or sql is run, in the order of the page. The page finds
-its database as postgresql:///shop.
+its database as PGQUEUE_DSN or as postgresql:///shop.
 """
 
 import re
@@ -45,6 +45,7 @@ def shop(server: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[psycopg.C
     monkeypatch.setenv("PGPORT", str(server.port))
     monkeypatch.setenv("PGUSER", "postgres")
     server.execute(f"create database shop template {TEMPLATE}")
+    monkeypatch.setenv("PGQUEUE_DSN", "postgresql:///shop")
     with psycopg.connect("postgresql:///shop", autocommit=True) as connection:
         yield connection
     server.execute("drop database shop with (force)")

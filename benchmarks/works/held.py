@@ -24,7 +24,8 @@ def held(bench: Bench, peers: Peers) -> list[Result]:
     for name in (GRAPHILE, PGQUEUER, PROCRASTINATE):
         bench.in_turns(result, peers.make(name, "held", jobs, "--seconds", str(PEERS_SECONDS)), rounds=1)
         for figures in result.rounds.get(name, []):
-            figures |= _tenths(figures["curve"])
+            seconds, count = figures["curve"][-1]
+            figures |= {"jobs_per_second": count / seconds, **_tenths(figures["curve"])}
     result.rounds["pgqueue, first tenth"] = [{"jobs_per_second": f["first_tenth"]} for f in result.rounds["pgqueue"]]
     result.rounds["pgqueue, last tenth"] = [{"jobs_per_second": f["last_tenth"]} for f in result.rounds["pgqueue"]]
     result.targets = [Target("last tenth, first tenth", "pgqueue, last tenth", "pgqueue, first tenth", 0.9)]
