@@ -34,6 +34,8 @@ def main() -> None:
     for name in given.names:
         if name not in WORKS:
             parser.error(f"there is no benchmark {name!r}: choose from {', '.join(WORKS)}")
+    if not (given.docs / "benchmarks.md").is_file():
+        parser.error(f"--docs is {given.docs}, where there is no benchmarks.md: name a copy of docs/")
     results = []
     with running_cluster("18", SERVER) as cluster, peers() as rivals:
         bench = Bench(cluster, given.rounds, 0.01 if given.quick else 1.0)

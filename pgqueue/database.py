@@ -35,8 +35,10 @@ def _cursor(connection: psycopg.Connection[Any]) -> psycopg.Cursor[Row]: ...
 def _cursor(connection: psycopg.AsyncConnection[Any]) -> psycopg.AsyncCursor[Row]: ...
 def _cursor(connection: Any) -> Any:
     """Results in binary, which takes both sides less time; a cursor that binds on the client has them as text only."""
-    is_binary = not issubclass(connection.cursor_factory, psycopg.ClientCursor | psycopg.AsyncClientCursor)
-    return connection.cursor(row_factory=tuple_row, binary=is_binary)
+    cursor = connection.cursor(row_factory=tuple_row)
+    if not isinstance(cursor, psycopg.ClientCursor | psycopg.AsyncClientCursor):
+        cursor.format = psycopg.pq.Format.BINARY
+    return cursor
 
 
 def run(connection: psycopg.Connection[Any], call: Call[T]) -> T:

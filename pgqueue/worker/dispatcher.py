@@ -240,7 +240,10 @@ class Dispatcher:
         try:
             self._threads.start(execution.run)
         except RuntimeError as error:
-            log.error("no thread for a job, it is given back", extra={"job": waiting.job.id, "error": str(error)})
+            log.error(
+                "no thread for a job, it is given back: allow this user more processes, or lower --concurrency",
+                extra={"job": waiting.job.id, "error": str(error)},
+            )
             del self._running[execution.key]
             self._settle(waiting.job, Released(_NO_THREAD_DELAY))
 

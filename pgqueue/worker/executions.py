@@ -169,7 +169,7 @@ class OnLoop(Execution):
     _runner: asyncio.Task[None] | None = None
 
     async def run(self, runner: asyncio.Task[None]) -> bool:
-        """False if it did not return but raise, or was stopped."""
+        """Whether the handler returned; otherwise it has raised, or was stopped."""
         self._runner = runner
         self._started = monotonic()
         timer = None

@@ -18,7 +18,7 @@ class LoopHands:
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, take: Callable[[], OnLoop | None], on_hand_end: Callable[[], None]
-    ):
+    ) -> None:
         self._loop = loop
         self._take = take
         self._on_hand_end = on_hand_end

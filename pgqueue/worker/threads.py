@@ -38,8 +38,8 @@ class Threads:
         with self._lock:
             self._count += 1
             if self._idle < 0:  # somebody waits for it
-                self._idle += 1
                 self._start_one()
+                self._idle += 1
 
     def _work(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""Where to start the next claim: at the marks, the last claimed positions, or with a sweep from the start.
+"""Where to start the next claim: at the marks, the last claimed positions, with a sweep from the start, or both.
 
 docs/decisions/0002 says why and has the figures: dead index entries before the mark are never read again, and the
 sweep finds what lands below it, such as late commits and new priorities.
