@@ -135,6 +135,13 @@ def test_psql_alone_completes_and_fails_jobs(start: Callable[..., None], committ
     assert committed.value("select error from pgqueue.dead_letter") == {"class": "exit code 3", "message": "it's bad"}
 
 
+def test_psql_alone_outlives_commands_that_end_at_once(start: Callable[..., None], committed: Database) -> None:
+    ids = Queue(committed.connection).enqueue_many([NewJob(task="quick")] * 20)
+    start("./psql_worker.sh", "default", "true")
+
+    assert [wait(committed, id) for id in ids] == [""] * 20
+
+
 def test_psql_alone_keeps_a_lease_and_stops_when_it_is_lost(
     start: Callable[..., None], committed: Database, environment: dict[str, str], tmp_path: Path
 ) -> None:
