@@ -39,36 +39,54 @@ CREATE TYPE pgqueue.claimed_with_lease AS (
 
 COMMENT ON TYPE pgqueue.claimed_with_lease IS 'What claim_from returns: the lease is what its worker extends.';
 
+CREATE DOMAIN pgqueue.count AS integer
+	CONSTRAINT count_check CHECK ((VALUE >= 0));
+
+CREATE DOMAIN pgqueue.final_state AS text
+	CONSTRAINT final_state_check CHECK ((VALUE = ANY (ARRAY['succeeded'::text, 'cancelled'::text, 'expired'::text])));
+
+CREATE DOMAIN pgqueue.instant AS timestamp with time zone
+	CONSTRAINT instant_check CHECK (((VALUE >= '1900-01-01 00:00:00+00'::timestamp with time zone) AND (VALUE <= '9999-12-30 00:00:00+00'::timestamp with time zone)));
+
+CREATE DOMAIN pgqueue.live_state AS text
+	CONSTRAINT live_state_check CHECK ((VALUE = ANY (ARRAY['ready'::text, 'running'::text, 'blocked'::text])));
+
+CREATE DOMAIN pgqueue.object AS jsonb
+	CONSTRAINT object_check CHECK ((jsonb_typeof(VALUE) = 'object'::text));
+
+CREATE DOMAIN pgqueue.outcome AS text
+	CONSTRAINT outcome_check CHECK ((VALUE = ANY (ARRAY['succeeded'::text, 'failed'::text, 'lost'::text, 'timed_out'::text, 'released'::text, 'cancelled'::text])));
+
+CREATE DOMAIN pgqueue.queue_name AS text
+	CONSTRAINT queue_name_check CHECK (((VALUE <> ''::text) AND (length(VALUE) <= 200)));
+
+CREATE DOMAIN pgqueue.task_name AS text
+	CONSTRAINT task_name_check CHECK (((VALUE <> ''::text) AND (length(VALUE) <= 500)));
+
+CREATE DOMAIN pgqueue.time_limit AS interval
+	CONSTRAINT time_limit_check CHECK (((VALUE > '00:00:00'::interval) AND (VALUE <= '100 years'::interval)));
+
 CREATE TABLE pgqueue.job (
     id bigint NOT NULL,
-    run_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    enqueued_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    run_at pgqueue.instant DEFAULT clock_timestamp() NOT NULL,
+    enqueued_at pgqueue.instant DEFAULT clock_timestamp() NOT NULL,
     lease_id bigint,
     cancel_requested_at timestamp with time zone,
-    attempt integer DEFAULT 0 NOT NULL,
-    failures integer DEFAULT 0 NOT NULL,
-    losses integer DEFAULT 0 NOT NULL,
-    max_failures integer DEFAULT 25 NOT NULL,
-    max_losses integer DEFAULT 3 NOT NULL,
+    attempt pgqueue.count DEFAULT 0 NOT NULL,
+    failures pgqueue.count DEFAULT 0 NOT NULL,
+    losses pgqueue.count DEFAULT 0 NOT NULL,
+    max_failures pgqueue.count DEFAULT 25 NOT NULL,
+    max_losses pgqueue.count DEFAULT 3 NOT NULL,
     priority smallint DEFAULT 0 NOT NULL,
-    state text DEFAULT 'ready'::text NOT NULL,
-    queue text DEFAULT 'default'::text NOT NULL,
-    task text NOT NULL,
-    args jsonb DEFAULT '{}'::jsonb NOT NULL,
-    headers jsonb DEFAULT '{}'::jsonb NOT NULL,
-    timeout interval,
+    state pgqueue.live_state DEFAULT 'ready'::text NOT NULL,
+    queue pgqueue.queue_name DEFAULT 'default'::text NOT NULL,
+    task pgqueue.task_name NOT NULL,
+    args pgqueue.object DEFAULT '{}'::jsonb NOT NULL,
+    headers pgqueue.object DEFAULT '{}'::jsonb NOT NULL,
+    timeout pgqueue.time_limit,
     unique_key text,
     cancel_reason text,
-    CONSTRAINT job_args_is_an_object CHECK ((jsonb_typeof(args) = 'object'::text)),
-    CONSTRAINT job_counts_not_negative CHECK (((attempt >= 0) AND (failures >= 0) AND (losses >= 0))),
-    CONSTRAINT job_dates_are_readable CHECK ((((run_at >= '1900-01-01 00:00:00+00'::timestamp with time zone) AND (run_at <= '9999-12-30 00:00:00+00'::timestamp with time zone)) AND ((enqueued_at >= '1900-01-01 00:00:00+00'::timestamp with time zone) AND (enqueued_at <= '9999-12-30 00:00:00+00'::timestamp with time zone)))),
-    CONSTRAINT job_headers_is_an_object CHECK ((jsonb_typeof(headers) = 'object'::text)),
-    CONSTRAINT job_limits_not_negative CHECK (((max_failures >= 0) AND (max_losses >= 0))),
-    CONSTRAINT job_queue_is_named CHECK (((queue <> ''::text) AND (length(queue) <= 200))),
-    CONSTRAINT job_running_has_a_lease CHECK (((state = 'running'::text) = (lease_id IS NOT NULL))),
-    CONSTRAINT job_state_is_known CHECK ((state = ANY (ARRAY['ready'::text, 'running'::text, 'blocked'::text]))),
-    CONSTRAINT job_task_is_named CHECK (((task <> ''::text) AND (length(task) <= 500))),
-    CONSTRAINT job_timeout_is_positive CHECK (((timeout > '00:00:00'::interval) AND (timeout <= '100 years'::interval)))
+    CONSTRAINT job_running_has_a_lease CHECK ((((state)::text = 'running'::text) = (lease_id IS NOT NULL)))
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.01', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_insert_scale_factor='0.1', autovacuum_analyze_scale_factor='0.05', autovacuum_vacuum_cost_delay='0');
 
@@ -397,8 +415,9 @@ begin
     update pgqueue.job j
        set state = 'running', attempt = j.attempt + 1, lease_id = new_lease
      where j.id = any (picked)
-    returning j.id, j.attempt, j.task, j.args, j.headers, j.queue, j.priority::integer, j.run_at, j.enqueued_at,
-              j.failures, j.losses, j.timeout, moment + claim_from.lease, new_lease;
+    returning j.id, j.attempt::integer, j.task::text, j.args::jsonb, j.headers::jsonb, j.queue::text,
+              j.priority::integer, j.run_at::timestamptz, j.enqueued_at::timestamptz, j.failures::integer,
+              j.losses::integer, j.timeout::interval, moment + claim_from.lease, new_lease;
 end
 $$;
 
@@ -1528,10 +1547,9 @@ CREATE TABLE pgqueue.attempt (
     started_at timestamp with time zone NOT NULL,
     finished_at timestamp with time zone NOT NULL,
     attempt integer NOT NULL,
-    outcome text NOT NULL,
+    outcome pgqueue.outcome NOT NULL,
     worker text NOT NULL,
-    error jsonb,
-    CONSTRAINT attempt_outcome_is_known CHECK ((outcome = ANY (ARRAY['succeeded'::text, 'failed'::text, 'lost'::text, 'timed_out'::text, 'released'::text, 'cancelled'::text])))
+    error jsonb
 )
 PARTITION BY RANGE (finished_at);
 
@@ -1542,10 +1560,9 @@ CREATE TABLE pgqueue.attempt_default (
     started_at timestamp with time zone CONSTRAINT attempt_started_at_not_null NOT NULL,
     finished_at timestamp with time zone CONSTRAINT attempt_finished_at_not_null NOT NULL,
     attempt integer CONSTRAINT attempt_attempt_not_null NOT NULL,
-    outcome text CONSTRAINT attempt_outcome_not_null NOT NULL,
+    outcome pgqueue.outcome CONSTRAINT attempt_outcome_not_null NOT NULL,
     worker text CONSTRAINT attempt_worker_not_null NOT NULL,
-    error jsonb,
-    CONSTRAINT attempt_outcome_is_known CHECK ((outcome = ANY (ARRAY['succeeded'::text, 'failed'::text, 'lost'::text, 'timed_out'::text, 'released'::text, 'cancelled'::text])))
+    error jsonb
 );
 
 CREATE TABLE pgqueue.lease (
@@ -1578,7 +1595,7 @@ UNION ALL
     NULL::jsonb AS error
    FROM (pgqueue.job j
      JOIN pgqueue.lease l ON ((l.id = j.lease_id)))
-  WHERE (j.state = 'running'::text);
+  WHERE ((j.state)::text = 'running'::text);
 
 COMMENT ON VIEW pgqueue.attempts IS 'Every attempt; a running one has no outcome yet.';
 
@@ -1612,15 +1629,14 @@ CREATE TABLE pgqueue.job_history (
     failures integer NOT NULL,
     losses integer NOT NULL,
     priority smallint NOT NULL,
-    state text NOT NULL,
+    state pgqueue.final_state NOT NULL,
     queue text NOT NULL,
     task text NOT NULL,
     args jsonb NOT NULL,
     headers jsonb NOT NULL,
     result jsonb,
     reason text,
-    worker text,
-    CONSTRAINT job_history_state_is_known CHECK ((state = ANY (ARRAY['succeeded'::text, 'cancelled'::text, 'expired'::text])))
+    worker text
 )
 PARTITION BY RANGE (finished_at);
 
@@ -1635,15 +1651,14 @@ CREATE TABLE pgqueue.job_history_default (
     failures integer CONSTRAINT job_history_failures_not_null NOT NULL,
     losses integer CONSTRAINT job_history_losses_not_null NOT NULL,
     priority smallint CONSTRAINT job_history_priority_not_null NOT NULL,
-    state text CONSTRAINT job_history_state_not_null NOT NULL,
+    state pgqueue.final_state CONSTRAINT job_history_state_not_null NOT NULL,
     queue text CONSTRAINT job_history_queue_not_null NOT NULL,
     task text CONSTRAINT job_history_task_not_null NOT NULL,
     args jsonb CONSTRAINT job_history_args_not_null NOT NULL,
     headers jsonb CONSTRAINT job_history_headers_not_null NOT NULL,
     result jsonb,
     reason text,
-    worker text,
-    CONSTRAINT job_history_state_is_known CHECK ((state = ANY (ARRAY['succeeded'::text, 'cancelled'::text, 'expired'::text])))
+    worker text
 );
 
 ALTER TABLE pgqueue.job ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
@@ -1660,8 +1675,8 @@ CREATE VIEW pgqueue.jobs AS
     j.queue,
     j.task,
         CASE
-            WHEN ((j.state = 'ready'::text) AND (j.run_at > pgqueue.clock())) THEN 'scheduled'::text
-            ELSE j.state
+            WHEN (((j.state)::text = 'ready'::text) AND ((j.run_at)::timestamp with time zone > pgqueue.clock())) THEN 'scheduled'::text
+            ELSE (j.state)::text
         END AS state,
     j.priority,
     j.run_at,
@@ -1735,13 +1750,12 @@ ALTER TABLE pgqueue.lease ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
 );
 
 CREATE TABLE pgqueue.queue (
-    name text NOT NULL,
+    name pgqueue.queue_name NOT NULL,
     paused_until timestamp with time zone,
     max_args_bytes integer DEFAULT 1048576 NOT NULL,
     max_waiting integer,
     CONSTRAINT queue_max_args_bytes_check CHECK ((max_args_bytes > 0)),
-    CONSTRAINT queue_max_waiting_check CHECK ((max_waiting > 0)),
-    CONSTRAINT queue_name_check CHECK (((name <> ''::text) AND (length(name) <= 200)))
+    CONSTRAINT queue_max_waiting_check CHECK ((max_waiting > 0))
 );
 
 COMMENT ON TABLE pgqueue.queue IS 'Settings of those queues that have any; a queue needs no row here.';
@@ -1749,11 +1763,11 @@ COMMENT ON TABLE pgqueue.queue IS 'Settings of those queues that have any; a que
 CREATE VIEW pgqueue.queues AS
  WITH live AS (
          SELECT j.queue,
-            count(*) FILTER (WHERE ((j.state = 'ready'::text) AND (j.run_at <= c.moment))) AS ready,
-            count(*) FILTER (WHERE ((j.state = 'ready'::text) AND (j.run_at > c.moment))) AS scheduled,
-            count(*) FILTER (WHERE (j.state = 'running'::text)) AS running,
-            count(*) FILTER (WHERE (j.state = 'blocked'::text)) AS blocked,
-            EXTRACT(epoch FROM max((c.moment - j.run_at)) FILTER (WHERE ((j.state = 'ready'::text) AND (j.run_at <= c.moment)))) AS oldest_ready_seconds
+            count(*) FILTER (WHERE (((j.state)::text = 'ready'::text) AND ((j.run_at)::timestamp with time zone <= c.moment))) AS ready,
+            count(*) FILTER (WHERE (((j.state)::text = 'ready'::text) AND ((j.run_at)::timestamp with time zone > c.moment))) AS scheduled,
+            count(*) FILTER (WHERE ((j.state)::text = 'running'::text)) AS running,
+            count(*) FILTER (WHERE ((j.state)::text = 'blocked'::text)) AS blocked,
+            EXTRACT(epoch FROM max((c.moment - (j.run_at)::timestamp with time zone)) FILTER (WHERE (((j.state)::text = 'ready'::text) AND ((j.run_at)::timestamp with time zone <= c.moment)))) AS oldest_ready_seconds
            FROM (pgqueue.job j
              CROSS JOIN ( SELECT pgqueue.clock() AS moment) c)
           GROUP BY j.queue
@@ -1784,9 +1798,9 @@ CREATE VIEW pgqueue.queues AS
             ELSE NULL::timestamp with time zone
         END AS paused_until
    FROM (((names n
-     LEFT JOIN live ON ((live.queue = n.queue)))
+     LEFT JOIN live ON (((live.queue)::text = n.queue)))
      LEFT JOIN dead ON ((dead.queue = n.queue)))
-     LEFT JOIN pgqueue.queue q ON ((q.name = n.queue)));
+     LEFT JOIN pgqueue.queue q ON (((q.name)::text = n.queue)));
 
 COMMENT ON VIEW pgqueue.queues IS 'Counts by queue; counting reads the live jobs, so ask seldom.';
 
@@ -1876,7 +1890,7 @@ CREATE INDEX attempt_default_job_id_idx ON pgqueue.attempt_default USING btree (
 
 CREATE INDEX dead_letter_oldest ON pgqueue.dead_letter USING btree (queue, buried_at, id);
 
-CREATE INDEX job_claim ON pgqueue.job USING btree (queue, priority, run_at, id) WHERE (state = 'ready'::text);
+CREATE INDEX job_claim ON pgqueue.job USING btree (queue, priority, run_at, id) WHERE ((state)::text = 'ready'::text);
 
 CREATE INDEX job_history_id ON ONLY pgqueue.job_history USING btree (id);
 

@@ -90,8 +90,9 @@ begin
     update pgqueue.job j
        set state = 'running', attempt = j.attempt + 1, lease_id = new_lease
      where j.id = any (picked)
-    returning j.id, j.attempt, j.task, j.args, j.headers, j.queue, j.priority::integer, j.run_at, j.enqueued_at,
-              j.failures, j.losses, j.timeout, moment + claim_from.lease, new_lease;
+    returning j.id, j.attempt::integer, j.task::text, j.args::jsonb, j.headers::jsonb, j.queue::text,
+              j.priority::integer, j.run_at::timestamptz, j.enqueued_at::timestamptz, j.failures::integer,
+              j.losses::integer, j.timeout::interval, moment + claim_from.lease, new_lease;
 end
 $$;
 comment on function pgqueue.claim_from is 'A claim from several queues that starts at marks, or at the start.';
