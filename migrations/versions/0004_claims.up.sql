@@ -58,23 +58,23 @@ begin
             select j.id
               from unnest(queues) as sought(queue)
              cross join lateral (
-                   with recursive used (priority) as (
-                       select (select j.priority from pgqueue.job j
-                                where j.queue = sought.queue and j.state = 'ready' and sought.queue <> all (paused)
-                                order by j.queue, j.priority, j.run_at, j.id
-                                limit 1)
+                   with recursive first (priority, run_at, id) as (
+                       (select j.priority, j.run_at, j.id from pgqueue.job j
+                         where j.queue = sought.queue and j.state = 'ready' and sought.queue <> all (paused)
+                         order by j.queue, j.priority, j.run_at, j.id
+                         limit 1)
                         union all
-                       select (select j.priority from pgqueue.job j
-                                where j.queue = sought.queue and j.state = 'ready' and j.priority > u.priority
-                                order by j.queue, j.priority, j.run_at, j.id
-                                limit 1)
-                         from used u
-                        where u.priority is not null)
-                   select u.priority from used u where u.priority is not null) used
+                       select following.* from first f
+                        cross join lateral (
+                              select j.priority, j.run_at, j.id from pgqueue.job j
+                               where j.queue = sought.queue and j.state = 'ready' and j.priority > f.priority
+                               order by j.queue, j.priority, j.run_at, j.id
+                               limit 1) following)
+                   select * from first) first
              cross join lateral (
                    select j.id from pgqueue.job j
-                    where j.queue = sought.queue and j.priority = used.priority and j.state = 'ready'
-                      and j.run_at <= moment
+                    where j.queue = sought.queue and j.priority = first.priority and j.state = 'ready'
+                      and (j.run_at, j.id) >= (first.run_at, first.id) and j.run_at <= moment
                     order by j.queue, j.priority, j.run_at, j.id
                     limit max_jobs
                       for update skip locked) j
