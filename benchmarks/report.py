@@ -95,7 +95,7 @@ def _cell(values: Sequence[float]) -> str:
 
 def _plots(result: Result, folder: Path) -> list[tuple[str, str]]:
     """(file, title) of each plot that these figures make."""
-    numbered = {name: re.search(r"(\d+) (queues|connections|processes)$|batch (\d+)$", name) for name in result.rounds}
+    numbered = {name: re.search(r"(queues|connections|processes|batch size): (\d+)$", name) for name in result.rounds}
     figure, axes = plt.subplots(figsize=(8, 4.5))
     if any("curve" in figures for rounds in result.rounds.values() for figures in rounds):
         name, title = "held.png", "Throughput over time while a snapshot is held"
@@ -111,13 +111,13 @@ def _plots(result: Result, folder: Path) -> list[tuple[str, str]]:
         axes.set(xlabel="milliseconds", ylabel="% of jobs that started within", xscale="log", ylim=(0, 100))
     elif numbered and all(numbered.values()):
         of = next(match for match in numbered.values() if match)
-        what = of[2] or "batch size"
+        what = of[1]
         name, title = f"{what.replace(' ', '-')}.png", f"Throughput against {what}"
         series: dict[str, list[tuple[int, float]]] = {}
         for who, match in numbered.items():
             assert match is not None
             line = who[: match.start()].rstrip(", ") or "pgqueue"
-            point = (int(match[1] or match[3]), median(result.values(who, "jobs_per_second")))
+            point = (int(match[2]), median(result.values(who, "jobs_per_second")))
             series.setdefault(line, []).append(point)
         for line, points in series.items():
             axes.plot(*zip(*points, strict=True), marker="o", label=line)

@@ -59,10 +59,10 @@ def batches(bench: Bench, peers: Peers) -> list[Result]:
     result = Result("batch size, one connection", "jobs/s")
     for size in (1, 10, 100, 500, 1000):
         jobs = bench.scaled(min(2_000 * size, 60_000))
-        contestants = renamed(peers.make(FLOOR, "drain", jobs, "--batch", str(size)), f"floor, batch {size}")
+        contestants = renamed(peers.make(FLOOR, "drain", jobs, "--batch", str(size)), f"floor, batch size: {size}")
         if size <= 500:
             driven = peers.make(PGQUEUER, "drain", bench.scaled(min(1_000 * size, 20_000)), "--batch-size", str(size))
-            contestants += renamed(driven, f"PgQueuer, batch {size}")
+            contestants += renamed(driven, f"PgQueuer, batch size: {size}")
         bench.in_turns(result, contestants)
     return [result]
 

@@ -32,8 +32,8 @@ def _many_queues(bench: Bench) -> Result:
                 with crew(dsn, "pgqueue.bench_tasks", 1, ["--queues", ",".join(names)]) as workers:
                     wait_until_empty(connection, workers)
                 figures = {"jobs_per_second": jobs / seconds_of_work(connection)}
-            print(f"  {number + 1}/{bench.rounds} {count} queues: {brief(figures)}", file=sys.stderr, flush=True)
-            result.rounds.setdefault(f"{count} queues", []).append(figures)
+            print(f"  {number + 1}/{bench.rounds} queues: {count}: {brief(figures)}", file=sys.stderr, flush=True)
+            result.rounds.setdefault(f"queues: {count}", []).append(figures)
     return _collapse(result)
 
 
@@ -42,7 +42,7 @@ def _many_connections(bench: Bench) -> Result:
     result = Result(f"{jobs:,} jobs of one queue, claimed and completed in batches of 50 by many connections", "jobs/s")
     contestants = [
         Contestant(
-            f"{count} connections",
+            f"connections: {count}",
             [sys.executable, "-m", "benchmarks.swarm", str(jobs), "--connections", str(count)],
         )
         for count in CONNECTIONS
@@ -54,7 +54,7 @@ def _many_connections(bench: Bench) -> Result:
 def _many_processes(bench: Bench) -> Result:
     jobs = bench.scaled(200_000)
     result = Result(f"drain of {jobs:,} no-op jobs by several worker processes", "jobs/s")
-    bench.in_turns(result, [ours(f"{n} processes", "drain", jobs, "--processes", str(n)) for n in PROCESSES])
+    bench.in_turns(result, [ours(f"processes: {n}", "drain", jobs, "--processes", str(n)) for n in PROCESSES])
     return _collapse(result)
 
 
@@ -62,5 +62,5 @@ def _collapse(result: Result) -> Result:
     medians = {name: median(result.values(name, "jobs_per_second")) for name in result.rounds}
     worst, last = min(medians.values()), list(medians)[-1]
     best = max(medians.values())
-    result.notes = [f"{last}: {medians[last] / best:.2f} of the best point; the worst point: {worst / best:.2f} of it."]
+    result.notes = [f"At {last}, {medians[last] / best:.2f} of the best point; at the worst, {worst / best:.2f} of it."]
     return result
