@@ -6,7 +6,7 @@ set -euo pipefail
 queue=$1 lease=${LEASE_SECONDS:-30} folder=$(mktemp -d)
 shift
 # Only the worker tidies up: a child that is stopped in its first moment still has this trap.
-trap '((BASHPID != $$)) || { rm -rf "$folder"; kill $(jobs -p) 2>/dev/null || true; }' EXIT
+trap '((${BASHPID:-$$} != $$)) || { rm -rf "$folder"; kill $(jobs -p) 2>/dev/null || true; }' EXIT
 trap 'exit 0' TERM INT
 
 sql() { psql -XAtqF $'\t' -v ON_ERROR_STOP=1 -v lease="$lease s" -v id="${id:-}" -v attempt="${attempt:-}" "$@" "${PGQUEUE_DSN:-}"; }

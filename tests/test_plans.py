@@ -248,3 +248,18 @@ def test_a_plan_that_reads_all_would_be_seen(watcher: Watcher) -> None:
     read = watcher.of("select count(*) from pgqueue.job where args is not null")
     assert read.used == {"job"}
     assert read.total > 50
+
+
+@pytest.mark.parametrize(
+    ("question", "index"),
+    [
+        ("pgqueue.jobs order by id desc limit 50", "job_history_default_id_idx"),
+        ("pgqueue.jobs where queue = 'a' and state = 'buried'", "dead_letter_oldest"),
+        ("pgqueue.attempts where outcome = 'failed' order by job_id desc limit 50", "attempt_default_job_id_idx"),
+    ],
+)
+def test_a_view_reaches_the_indexes_of_its_tables(db: Database, question: str, index: str) -> None:
+    """Parts of a union whose types differ are planned as a whole, which reads and sorts all of history."""
+    db.execute("set local enable_seqscan = off")
+    plan = "\n".join(row["QUERY PLAN"] for row in db.all(f"explain select * from {question}"))
+    assert index in plan

@@ -3,4 +3,4 @@ drop table pgqueue.audit, pgqueue.asleep, pgqueue.worker, pgqueue.queue, pgqueue
     pgqueue.dead_letter, pgqueue.attempt, pgqueue.lease, pgqueue.job;
 drop function pgqueue.clock();
 drop domain pgqueue.queue_name, pgqueue.task_name, pgqueue.live_state, pgqueue.final_state, pgqueue.outcome, pgqueue.object,
-    pgqueue.count, pgqueue.time_limit, pgqueue.instant;
+    pgqueue.natural_number, pgqueue.time_limit, pgqueue.instant;

@@ -1,10 +1,12 @@
--- The contract for reading. Adding a column is allowed, changing one is not.
+-- The contract for reading. Adding a column is allowed, changing one is not. Domains are cast, so that the parts of a
+-- union have the same types: only then does a condition or an order reach their indexes.
 
 create view pgqueue.jobs as
-select j.id, j.queue, j.task,
+select j.id, j.queue::text, j.task::text,
        case when j.state = 'ready' and j.run_at > pgqueue.clock() then 'scheduled' else j.state end as state,
-       j.priority, j.run_at, j.attempt, j.failures, j.losses, j.args, j.headers,
-       null::jsonb as result, j.cancel_reason as reason, j.enqueued_at, null::timestamptz as finished_at, l.worker,
+       j.priority, j.run_at::timestamptz, j.attempt::integer, j.failures::integer, j.losses::integer, j.args::jsonb,
+       j.headers::jsonb, null::jsonb as result, j.cancel_reason as reason, j.enqueued_at::timestamptz,
+       null::timestamptz as finished_at, l.worker,
        l.expires_at as lease_expires_at, j.unique_key, j.cancel_requested_at
   from pgqueue.job j
   left join pgqueue.lease l on l.id = j.lease_id
@@ -13,16 +15,16 @@ select d.id, d.queue, d.task, 'buried', d.priority, d.run_at, d.attempt, d.failu
        null, d.reason, d.enqueued_at, null, null, null, d.unique_key, null
   from pgqueue.dead_letter d
 union all
-select h.id, h.queue, h.task, h.state, h.priority, h.run_at, h.attempt, h.failures, h.losses, h.args, h.headers,
+select h.id, h.queue, h.task, h.state::text, h.priority, h.run_at, h.attempt, h.failures, h.losses, h.args, h.headers,
        h.result, h.reason, h.enqueued_at, h.finished_at, h.worker, null, null, null
   from pgqueue.job_history h;
 comment on view pgqueue.jobs is 'Every job, live, buried and finished.';
 
 create view pgqueue.attempts as
-select a.job_id, a.attempt, a.outcome, a.worker, a.started_at, a.finished_at, a.error
+select a.job_id, a.attempt, a.outcome::text, a.worker, a.started_at, a.finished_at, a.error
   from pgqueue.attempt a
 union all
-select j.id, j.attempt, null, l.worker, l.claimed_at, null, null
+select j.id, j.attempt::integer, null, l.worker, l.claimed_at, null, null
   from pgqueue.job j
   join pgqueue.lease l on l.id = j.lease_id
  where j.state = 'running';
