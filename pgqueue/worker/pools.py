@@ -14,11 +14,20 @@ from ..running import Connections
 
 class Pools:
     """A borrowed connection is in a transaction that commits when the block ends well. Each is checked first, so that
-    a restart of the database costs a handler nothing."""
+    a restart of the database costs a handler nothing.
+
+    They are in autocommit mode, and the transaction is an explicit one. Otherwise the pool's check of a connection
+    switches autocommit on and off again, and among handlers that were cancelled it was seen to stay on: then what a
+    handler wrote stood, though the completion of its job was refused.
+    """
 
     def __init__(self, dsn: str, size: int, prepare: bool) -> None:
         self._options: dict[str, Any] = {"conninfo": dsn, "min_size": 0, "max_size": size, "open": False}
-        self._kwargs = {"prepare_threshold": 5 if prepare else None, "application_name": "pgqueue"}
+        self._kwargs = {
+            "autocommit": True,
+            "prepare_threshold": 5 if prepare else None,
+            "application_name": "pgqueue",
+        }
         self._blocking: ConnectionPool[Any] | None = None
         self._awaiting: AsyncConnectionPool[Any] | None = None
         self._lock = threading.Lock()
@@ -35,7 +44,7 @@ class Pools:
                 check = ConnectionPool.check_connection
                 self._blocking = ConnectionPool(**self._options, kwargs=self._kwargs, check=check)
                 self._blocking.open()
-        with self._blocking.connection() as connection:
+        with self._blocking.connection() as connection, connection.transaction():
             yield connection
 
     @asynccontextmanager
@@ -45,7 +54,7 @@ class Pools:
                 check = AsyncConnectionPool.check_connection
                 self._awaiting = AsyncConnectionPool(**self._options, kwargs=self._kwargs, check=check)
                 await self._awaiting.open()
-        async with self._awaiting.connection() as connection:
+        async with self._awaiting.connection() as connection, connection.transaction():
             yield connection
 
     async def close(self) -> None:
