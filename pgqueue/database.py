@@ -1,10 +1,12 @@
 """Runs a call on a psycopg connection, blocking or awaiting; the one place that maps SQLSTATEs to our errors."""
 
 import asyncio
+import os
 import re
+import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, overload
@@ -16,6 +18,8 @@ from . import errors
 from .calls import Call, Row
 
 T = TypeVar("T")
+
+AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,12 @@ async def connect_async(dsn: str, **options: Any) -> psycopg.AsyncConnection[Any
         if (await (await connection.execute("select pg_backend_pid()")).fetchone()) != (connection.info.backend_pid,):
             connection.prepare_threshold = None
         return connection
+
+
+def cut(connection: AnyConnection) -> None:
+    """From any thread: whoever waits for an answer on it gets an OperationalError."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as twin:
+        twin.shutdown(socket.SHUT_RDWR)
 
 
 def is_pooled(connection: psycopg.Connection[Any]) -> bool:

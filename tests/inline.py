@@ -22,7 +22,7 @@ async def working(dsn: str, tasks: Tasks, **options: Any) -> AsyncIterator[Dispa
     chosen = Options(target="inline", name="inline", **(defaults | options))
     pools = Pools(dsn, chosen.concurrency, prepare=True)
     dispatcher = Dispatcher(dsn, chosen, tasks, pools.connections)
-    keeper = Service("lease keeper", dsn, timedelta(milliseconds=100), dispatcher.keeper.tick)
+    keeper = Service("lease keeper", dsn, timedelta(milliseconds=100), dispatcher.keeper.tick, timedelta(seconds=10))
     keeper.start()
     running = asyncio.create_task(dispatcher.run())
     try:

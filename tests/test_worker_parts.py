@@ -9,6 +9,7 @@ import pytest
 
 from pgqueue.errors import WorkerMisconfigured
 from pgqueue.jobs import ClaimedJob, JobId
+from pgqueue.worker import own_calls
 from pgqueue.worker.leases import LeaseKeeper
 from pgqueue.worker.loading import load
 from pgqueue.worker.options import Options
@@ -17,7 +18,8 @@ from pgqueue.worker.pace import AHEAD_SECONDS, MOST_AHEAD, Pace
 from pgqueue.worker.threads import Run, Threads
 from pgqueue.worker.watermark import MOST_COST, SWEEP_EVERY, SWEEP_SHARE, Plan, Watermark
 
-from .builders import A_CLAIM, NOON
+from .builders import A_CLAIM, NOON, a_job
+from .conftest import Database
 
 ORDER = ["default"]
 WHOLE = Plan([], ORDER, is_whole=True)
@@ -243,8 +245,22 @@ def test_a_worker_cut_off_from_the_database_gives_up_before_its_lease_ends() -> 
     keeper.hold([a_claim(2)], since=monotonic() - 20)
 
     keeper.give_up_expired()
+    keeper.give_up_expired()
 
     assert verdicts == [(1, 1, "lost")]
+
+
+def test_a_job_that_was_given_up_is_not_extended_any_more(committed: Database) -> None:
+    """Another worker is to have it, and no handler of ours works on it."""
+    a_job(committed, queue="work")
+    [job] = committed.run(own_calls.sweep(["work"], 1, timedelta(seconds=30), "w"))
+    keeper = LeaseKeeper(timedelta(hours=1), Verdicts())
+    keeper.hold([job], since=monotonic() - 3500)
+    keeper.give_up_expired()
+
+    keeper.tick(committed.connection)
+
+    assert committed.value("select expires_at < clock_timestamp() + interval '1 minute' from pgqueue.lease")
 
 
 def test_a_claim_leaves_half_of_what_may_be_held_for_the_next() -> None:

@@ -29,6 +29,7 @@ from .leases import LeaseKeeper
 from .lineup import Lineup
 from .options import Options
 from .pace import Pace
+from .patience import Patience
 from .settling import HELD_UP_FOR, REFUSALS, Settling
 from .sleep import Sleep
 from .threads import Run, Threads
@@ -36,8 +37,9 @@ from .watermark import Plan, Watermark
 
 log = logging.getLogger("pgqueue.worker")
 
-FIRST_RETRY = 0.05
-_SLOWEST_RETRY = 5.0
+_FIRST_RETRY = 0.05
+_SLOWEST_RETRY = 1.0
+"""Seconds. A database that is back is at work again within a poll interval."""
 
 _NO_THREAD_DELAY = timedelta(seconds=5)
 
@@ -49,7 +51,8 @@ class Dispatcher:
         self._tasks = tasks
         self._connections = connections
         self._lineup = Lineup(options.queues)
-        self._sleep = Sleep(options, self._lineup)
+        self.patience = Patience(options.lease)
+        self._sleep = Sleep(options, self._lineup, self.patience)
         self._watermark = Watermark()
         self._pace = Pace(options.concurrency)
         self._backlog = Backlog()
@@ -63,7 +66,8 @@ class Dispatcher:
         self._claim: _Claim | None = None
         self._is_stopping = False
         self._is_hurried = False
-        self._patience = max(1.0, options.lease.total_seconds() / 10)
+        self._retry = _FIRST_RETRY
+        self._give_back_after = max(1.0, options.lease.total_seconds() / 10)
         self.keeper = LeaseKeeper(options.lease, self._on_verdict)
         self._settling = Settling(self.keeper)
 
@@ -110,25 +114,22 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Until stopped and settled. A lost connection is replaced, with growing pauses, for as long as it takes."""
-        retry = FIRST_RETRY
         while not self._is_finished():
-            began = None
             try:
                 async with await database.connect_async(self._dsn) as connection:
-                    began = monotonic()
-                    await _prepare(connection)
+                    with self.patience.asking(connection):
+                        await _prepare(connection)
                     await self._work(connection)
             except (psycopg.Error, PgqueueError, OSError) as error:
-                if began is not None and monotonic() - began > _SLOWEST_RETRY:
-                    retry = FIRST_RETRY
                 await self._read_claim()
-                log.warning("database lost, trying again", extra={"error": str(error).strip(), "in_seconds": retry})
+                about = {"error": str(error).strip(), "in_seconds": self._retry}
+                log.warning("database lost, trying again", extra=about)
                 if self._is_hurried and not self._running:
                     return
                 self._watermark.forget()
                 self._sleep.forget()
-                await asyncio.sleep(retry * random.uniform(0.5, 1.0))
-                retry = min(retry * 2, _SLOWEST_RETRY)
+                await asyncio.sleep(self._retry * random.uniform(0.5, 1.0))
+                self._retry = min(self._retry * 2, _SLOWEST_RETRY)
 
     def _is_finished(self) -> bool:
         is_settled = self._settling.is_held_up if self._is_hurried else not self._settling
@@ -137,11 +138,13 @@ class Dispatcher:
     async def _work(self, connection: psycopg.AsyncConnection[Any]) -> None:
         while not self._is_finished():
             self._sleep.listen()
-            claim = await self._turn(connection)
-            await self._settling.try_held_up(connection)
+            with self.patience.asking(connection):
+                claim = await self._turn(connection)
+                await self._settling.try_held_up(connection)
+            self._retry = _FIRST_RETRY
             if claim is not None and not claim.is_full:
                 await self._read_claim()
-            if self._is_stopping or monotonic() - self._backlog.waits_since() > self._patience:
+            if self._is_stopping or monotonic() - self._backlog.waits_since() > self._give_back_after:
                 self._give_back_waiting()
             if claim is not None and claim.found:
                 await self._sleep.found_work(connection, claim.found)

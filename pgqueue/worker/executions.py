@@ -264,7 +264,8 @@ class OnThread(Execution):
         if is_new:
             self._on_end(self, self._raised(JobInterrupted()))
             return
-        patience = timedelta() if self._why is Stop.TIMEOUT else ASK_BEFORE_INTERRUPT
+        has_time = self._why not in (Stop.TIMEOUT, Stop.LOST)  # a lost one must be over before another begins
+        patience = ASK_BEFORE_INTERRUPT if has_time else timedelta()
         self._loop.call_later(patience.total_seconds(), self._interrupt)
 
     def _interrupt(self) -> None:

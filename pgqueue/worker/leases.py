@@ -25,8 +25,8 @@ class LeaseKeeper:
     """Used from two threads: the dispatcher's, which holds and lets go, and its own, which ticks.
 
     It has a thread of its own so that a handler that blocks the event loop does not lose its leases. If the database
-    cannot be reached until a lease must have run out, it gives the verdict 'lost' by itself: by then another worker
-    may run the job.
+    cannot be reached until a lease must have run out, give_up_expired gives the verdict 'lost' by itself: by then
+    another worker may run the job.
     """
 
     def __init__(self, lease: timedelta, on_verdict: OnVerdict) -> None:
@@ -84,9 +84,13 @@ class LeaseKeeper:
             self._on_verdict(id, number, verdicts[id, number])
 
     def give_up_expired(self) -> None:
-        """After a failed tick: what is about to run out is lost, so that its handler stops before another begins."""
+        """What is about to run out is lost, so that its handler stops before another begins. It is not extended any
+        more, so that another may begin."""
         limit = monotonic() - self._lease.total_seconds() * 0.9
         with self._lock:
             expired = [key for batch in self._held.values() for key, since in batch.items() if since < limit]
+            for batch in self._held.values():
+                for key in batch.keys() & set(expired):
+                    del batch[key]
         for id, attempt in expired:
             self._on_verdict(id, attempt, "lost")

@@ -5,9 +5,10 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from time import monotonic
 
 import psycopg
 
@@ -16,16 +17,21 @@ from ..errors import PgqueueError
 from ..listener import Listener
 from ..tasks import Tasks
 from .dispatcher import Dispatcher
+from .leases import LeaseKeeper
 from .lineup import Lineup
 from .loading import load
 from .maintenance import Maintenance
 from .options import Options
+from .patience import Patience
 from .pools import Pools
 from .presence import Presence
 from .service import Service
 from .supervisor import supervise
 
 log = logging.getLogger("pgqueue.worker")
+
+MAINTENANCE_PATIENCE = timedelta(minutes=10)
+"""To drop a large partition takes its time."""
 
 
 def run(dsn: str, options: Options, supervisor: int | None = None) -> int:
@@ -63,13 +69,16 @@ async def _run(dsn: str, options: Options, tasks: Tasks, is_pooled: bool, superv
     pools = Pools(dsn, options.concurrency, prepare=not is_pooled)
     dispatcher = Dispatcher(dsn, options, tasks, pools.connections)
     keeper, maintenance = dispatcher.keeper, Maintenance()
-    keeping = Service("lease keeper", dsn, keeper.interval, keeper.tick, keeper.give_up_expired)
+    keeping = Service("lease keeper", dsn, keeper.interval, keeper.tick, options.lease / 3)
     services = [
         keeping,
-        Service("presence", dsn, presence.interval, presence.tick),
-        Service("maintenance", dsn, maintenance.interval, maintenance.tick),
+        Service("presence", dsn, presence.interval, presence.tick, options.lease),
+        Service("maintenance", dsn, maintenance.interval, maintenance.tick, MAINTENANCE_PATIENCE),
     ]
-    background = [] if supervisor is None else [asyncio.create_task(_watch(supervisor, dispatcher))]
+    patiences = [dispatcher.patience, *(service.patience for service in services)]
+    background = [asyncio.create_task(_watch_answers(keeper, patiences))]
+    if supervisor is not None:
+        background.append(asyncio.create_task(_watch(supervisor, dispatcher)))
     if options.listen:
 
         def look_at(id: int) -> None:
@@ -124,6 +133,19 @@ def _stop_on_signals(dispatcher: Dispatcher, presence: Presence, grace: timedelt
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number.name)
+
+
+async def _watch_answers(keeper: LeaseKeeper, patiences: Sequence[Patience]) -> None:
+    """What cannot be known to be ours any more is stopped in time, though the lease keeper hangs."""
+    interval = keeper.interval.total_seconds()
+    while True:
+        slept_at = monotonic()
+        await asyncio.sleep(interval)
+        keeper.give_up_expired()
+        # Where a handler has blocked this loop, answers may have come that are not read yet.
+        if monotonic() - slept_at < 2 * interval:
+            for patience in patiences:
+                patience.cut_if_over()
 
 
 async def _watch(supervisor: int, dispatcher: Dispatcher) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from .. import database
+from .patience import Patience
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -19,7 +20,8 @@ _SLOWEST_RETRY = 5.0
 class Service:
     """tick(connection) is called every interval, and again at once after a reconnection.
 
-    An error never ends a service: it is logged, and the next tick has a new connection.
+    An error never ends a service: it is logged, and the next tick has a new connection. So is a tick that takes longer
+    than its patience.
     """
 
     def __init__(
@@ -28,12 +30,14 @@ class Service:
         dsn: str,
         interval: timedelta,
         tick: Callable[[psycopg.Connection[Any]], None],
+        patience: timedelta,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._name = name
         self._dsn = dsn
         self._interval = interval.total_seconds()
         self._tick = tick
+        self.patience = Patience(patience)
         self._on_failure = on_failure
         self._stopped = threading.Event()
         self._stirred = threading.Event()
@@ -60,7 +64,8 @@ class Service:
                         self._stirred.clear()
                         if self._stopped.is_set():
                             return
-                        self._tick(connection)
+                        with self.patience.asking(connection):
+                            self._tick(connection)
                         retry = 0.1
                         self._stirred.wait(self._interval)
             except Exception as error:

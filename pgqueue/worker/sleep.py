@@ -11,6 +11,7 @@ from .. import database
 from . import own_calls
 from .lineup import Lineup
 from .options import Options
+from .patience import Patience
 
 FIRST_NAP = 0.02
 """Seconds until the first look after falling asleep; it doubles up to the poll interval. A commit that races with
@@ -27,8 +28,9 @@ LIVELY_NAP = 0.003
 
 
 class Sleep:
-    def __init__(self, options: Options, lineup: Lineup) -> None:
+    def __init__(self, options: Options, lineup: Lineup, patience: Patience) -> None:
         self._options = options
+        self._patience = patience
         self._lineup = lineup
         self._stirred = asyncio.Event()
         self._is_asleep = False
@@ -87,7 +89,8 @@ class Sleep:
     async def _fall_asleep(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Says so, and what the next due job is; holds until there is work, the job is due or the connection is new."""
         names, globs = self._lineup.names_and_globs()
-        due = await database.run_async(connection, own_calls.fall_asleep(self._options.name, names, globs))
+        with self._patience.asking(connection):
+            due = await database.run_async(connection, own_calls.fall_asleep(self._options.name, names, globs))
         self._due_at = float("inf") if due is None else monotonic() + due.total_seconds()
         self._is_asleep = True
 
@@ -110,5 +113,6 @@ class Sleep:
             has_rested = self._rested_at > self._counting_since
             self._counting_since, self._found = now, 0
             if self._is_asleep and (self._is_lively or not has_rested):
-                await database.run_async(connection, own_calls.wake_up(self._options.name))
+                with self._patience.asking(connection):
+                    await database.run_async(connection, own_calls.wake_up(self._options.name))
                 self._is_asleep = False

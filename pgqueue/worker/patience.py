@@ -1,0 +1,32 @@
+"""Gives up on a database that does not answer. TCP alone may not notice for half a minute, and never where a proxy or a
+pooler stands between and says that all is well."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from time import monotonic
+
+from .. import database
+from ..database import AnyConnection
+
+
+class Patience:
+    """Whoever asks says so; somebody else, who does not wait for the answer, calls cut_if_over now and then."""
+
+    def __init__(self, limit: timedelta) -> None:
+        self._limit = limit.total_seconds()
+        self._asked: tuple[AnyConnection, float] | None = None
+
+    @contextmanager
+    def asking(self, connection: AnyConnection) -> Iterator[None]:
+        self._asked = (connection, monotonic())
+        try:
+            yield
+        finally:
+            self._asked = None
+
+    def cut_if_over(self) -> None:
+        """From whatever thread. Who asks gets an OperationalError, as for any connection that was lost."""
+        asked = self._asked
+        if asked is not None and monotonic() - asked[1] > self._limit:
+            database.cut(asked[0])
