@@ -3,7 +3,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test check bench schema lock
+.PHONY: demo test check bench faults schema lock
 
 demo: .venv/.ready
 	$(BIN)/pgqueue demo
@@ -20,6 +20,10 @@ check: .venv/.ready
 # Writes docs/benchmarks.md; BENCH="drain latency --rounds 5" runs some of it.
 bench: .venv/.ready
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# Half an hour of faults; FAULTS="--only worker --injections 5" plays some of them.
+faults: .venv/.ready
+	$(BIN)/python -m tests.faults $(FAULTS)
 
 # Dumps the newest schema into docs/schema.sql; tests/test_docs.py checks that it is up to date.
 schema: .venv/.ready

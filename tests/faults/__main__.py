@@ -1,0 +1,63 @@
+"""Prints the table of faults; exit code 1 where a row is wrong. `python -m tests.faults --help` has the options."""
+
+import argparse
+import random
+import sys
+
+from ..clusters import bindirs, remove_copies
+from .checker import Wrong
+from .faults import FAULTS
+from .suite import Played, play
+
+COLUMNS = ("fault", "jobs", "injections", "lost", "unexpected", "doubled", "attempts/job", "recovered in s", "restarts")
+SHOWN = 10
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults")
+    parser.add_argument("--only", default="", help="faults whose name has this in it")
+    parser.add_argument("--jobs", type=int, default=5000)
+    parser.add_argument("--injections", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--postgres", default=next(iter(bindirs())), choices=bindirs())
+    given = parser.parse_args()
+    print(f"PostgreSQL {given.postgres}, seed {given.seed}\n", flush=True)
+    print(_row(COLUMNS) + "\n" + _row(["---"] * len(COLUMNS)), flush=True)
+    chosen = [fault for fault in FAULTS if given.only in fault.name]
+    if not chosen:
+        parser.error(f"no fault has {given.only!r} in its name: {', '.join(fault.name for fault in FAULTS)}")
+    is_right = True
+    try:
+        for fault in chosen:
+            played = play(fault, given.postgres, given.seed, given.jobs, given.injections)
+            print(_row(_cells(played)), flush=True)
+            for violation in played.violations[:SHOWN]:
+                print(f"  {violation.wrong}: {violation.key} {violation.what}", file=sys.stderr)
+                for line in played.observed.story(violation.key):
+                    print(f"    {line}", file=sys.stderr)
+            if any(played.exit_codes):
+                print(f"  workers ended with {played.exit_codes}", file=sys.stderr)
+            is_right &= played.is_right
+    finally:
+        remove_copies()
+    return 0 if is_right else 1
+
+
+def _row(cells: "tuple[str, ...] | list[str]") -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cells(played: Played) -> list[str]:
+    return [
+        played.fault.name,
+        f"{len(played.observed.jobs):,}",
+        str(played.injections),
+        *(str(played.count(wrong)) for wrong in Wrong),
+        f"{played.attempts_per_job:.2f}",
+        f"{played.seconds_to_recover:.1f}",
+        str(played.restarts),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

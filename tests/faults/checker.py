@@ -1,0 +1,146 @@
+"""Judges what a run has seen by what must never be untrue, whatever has failed meanwhile."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+
+from .observed import Attempt, Observed, Promise, StoredJob
+
+FINAL = ("succeeded", "buried")
+
+
+class Wrong(StrEnum):
+    """The columns of the table that must show 0."""
+
+    LOST = "lost"
+    UNEXPECTED = "unexpected"
+    DOUBLED = "doubled"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    wrong: Wrong
+    key: str
+    what: str
+
+
+def check(observed: Observed, may_freeze: bool = False) -> list[Violation]:
+    """With may_freeze, processes were stopped and continued: such a one cannot stop its own handler in time, so two
+    runs of a job may overlap. Their leases may not."""
+    found = [
+        *_lost(observed),
+        *_unexpected(observed),
+        *_orders_without_jobs(observed),
+        *_effects(observed),
+        *_attempts(observed),
+        *_leases(observed),
+    ]
+    return found if may_freeze else [*found, *_overlaps(observed)]
+
+
+def _lost(observed: Observed) -> Iterator[Violation]:
+    """Every acknowledged enqueue ends in a final state, and is stored once."""
+    stored = defaultdict(list)
+    for job in observed.jobs:
+        stored[job.key].append(job)
+    for key, promise in observed.promises.items():
+        if promise is Promise.ACKNOWLEDGED and not stored[key]:
+            yield Violation(Wrong.LOST, key, "was acknowledged and is nowhere")
+    for key, jobs in stored.items():
+        if len(jobs) > 1:
+            yield Violation(Wrong.DOUBLED, key, f"is stored {len(jobs)} times")
+        for job in jobs:
+            if job.state not in FINAL:
+                yield Violation(Wrong.LOST, key, f"is still {job.state}")
+
+
+def _unexpected(observed: Observed) -> Iterator[Violation]:
+    """Nothing is there, or runs, that was not enqueued or was rolled back; buried is only what was exhausted."""
+    seen = {job.key for job in observed.jobs} | {run.key for run in observed.runs} | set(observed.effects)
+    for key in sorted(seen):
+        promise = observed.promises.get(key)
+        if promise is None or promise is Promise.ROLLED_BACK:
+            yield Violation(Wrong.UNEXPECTED, key, "was rolled back" if promise else "was never enqueued")
+    for job in observed.jobs:
+        if job.state == "buried" and not _is_exhausted(job):
+            yield Violation(Wrong.UNEXPECTED, job.key, f"was buried after {job.failures} failures, {job.losses} losses")
+
+
+def _is_exhausted(job: StoredJob) -> bool:
+    assert job.max_failures is not None
+    assert job.max_losses is not None
+    return job.failures > job.max_failures or job.losses > job.max_losses
+
+
+def _orders_without_jobs(observed: Observed) -> Iterator[Violation]:
+    """A job and the row that was written in its transaction are both there, or neither is."""
+    stored = {job.key for job in observed.jobs}
+    for key in observed.orders - stored:
+        yield Violation(Wrong.LOST, key, "has its order and no job")
+    for key in (observed.ordered & stored) - observed.orders:
+        yield Violation(Wrong.UNEXPECTED, key, "has a job and no order")
+
+
+def _effects(observed: Observed) -> Iterator[Violation]:
+    """What is written with job.transaction() is there once for a completed job, and not at all for another."""
+    for job in observed.jobs:
+        if not job.task.startswith("effect"):
+            continue
+        count, wanted = observed.effects[job.key], int(job.state == "succeeded")
+        if count > wanted:
+            yield Violation(Wrong.DOUBLED, job.key, f"is {job.state} and has {count} effects")
+        elif count < wanted:
+            yield Violation(Wrong.LOST, job.key, "succeeded without its effect")
+
+
+def _attempts(observed: Observed) -> Iterator[Violation]:
+    """A job's attempts are numbered from 1 on without a gap, each has one outcome, and one at most succeeded."""
+    of: dict[int, list[Attempt]] = defaultdict(list)
+    for attempt in observed.attempts:
+        of[attempt.job_id].append(attempt)
+    for job in observed.jobs:
+        counted = Counter(attempt.number for attempt in of[job.id])
+        succeeded = sum(attempt.outcome == "succeeded" for attempt in of[job.id])
+        for number, count in counted.items():
+            if count > 1:
+                yield Violation(Wrong.DOUBLED, job.key, f"has {count} outcomes for attempt {number}")
+        if succeeded > 1:
+            yield Violation(Wrong.DOUBLED, job.key, f"succeeded {succeeded} times")
+        if succeeded == 0 and job.state == "succeeded":
+            yield Violation(Wrong.LOST, job.key, "succeeded in no attempt")
+        if missing := set(range(1, job.attempt + 1)) - counted.keys():
+            yield Violation(Wrong.LOST, job.key, f"has no outcome for attempts {sorted(missing)}")
+        if beyond := counted.keys() - set(range(1, job.attempt + 1)):
+            yield Violation(Wrong.UNEXPECTED, job.key, f"has {job.attempt} attempts and outcomes for {sorted(beyond)}")
+
+
+def _leases(observed: Observed) -> Iterator[Violation]:
+    """An attempt begins once the one before it is over, by the database's clock."""
+    keys = {job.id: job.key for job in observed.jobs}
+    in_order = sorted(observed.attempts, key=lambda attempt: (attempt.job_id, attempt.number))
+    for before, after in pairwise(in_order):
+        if before.job_id != after.job_id:
+            continue
+        if before.finished_at is None or after.started_at < before.finished_at:
+            yield Violation(
+                Wrong.DOUBLED,
+                keys.get(after.job_id, str(after.job_id)),
+                f"was held by attempts {before.number} and {after.number} at once",
+            )
+
+
+def _overlaps(observed: Observed) -> Iterator[Violation]:
+    """A handler begins once the one before it has ended, or its process has died."""
+    in_order = sorted(observed.runs, key=lambda run: (run.key, run.attempt))
+    for before, after in pairwise(in_order):
+        if before.key != after.key:
+            continue
+        if before.attempt == after.attempt:
+            yield Violation(Wrong.DOUBLED, after.key, f"ran twice as attempt {after.attempt}")
+        elif before.ended is not None and after.began < before.ended:
+            ahead = before.ended - after.began
+            yield Violation(
+                Wrong.DOUBLED, after.key, f"ran as attempt {after.attempt} {ahead:.3f} s before the one before ended"
+            )

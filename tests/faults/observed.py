@@ -1,0 +1,123 @@
+"""What a run of the suite has seen, as values, for the checker to judge."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from . import journal
+
+
+class Promise(StrEnum):
+    """What a producer knows of an enqueue."""
+
+    ACKNOWLEDGED = "acknowledged"
+    ROLLED_BACK = "rolled back"
+    UNKNOWN = "unknown"
+    """The connection was lost while it was committed: both are right."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    id: int
+    key: str
+    task: str
+    state: str
+    attempt: int
+    failures: int
+    losses: int
+    max_failures: int | None = None
+    """Of a buried job, as the next one."""
+    max_losses: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    job_id: int
+    number: int
+    outcome: str
+    started_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Of a handler, in monotonic seconds; ended is None where its process died in it."""
+
+    key: str
+    attempt: int
+    pid: int
+    began: float
+    ended: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    promises: dict[str, Promise]
+    """By key: what the producers enqueued, each key once."""
+    jobs: list[StoredJob] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    effects: Counter[str] = field(default_factory=Counter)
+    """Rows that handlers wrote in job.transaction(), by key."""
+    written: list[tuple[object, ...]] = field(default_factory=list)
+    """The same rows, with the attempt, the time, the transaction and the backend."""
+    orders: frozenset[str] = frozenset()
+    """Rows that producers wrote in the transaction of an enqueue, by key."""
+    ordered: frozenset[str] = frozenset()
+    """The keys that were to have such a row."""
+
+    def story(self, key: str) -> list[str]:
+        """All that is known of a job, for whoever has to find out."""
+        jobs = [job for job in self.jobs if job.key == key]
+        ids = {job.id for job in jobs}
+        return [
+            f"{self.promises.get(key)}, {self.effects[key]} effects",
+            *map(str, jobs),
+            *(str(attempt) for attempt in self.attempts if attempt.job_id in ids),
+            *(str(run) for run in self.runs if run.key == key),
+            *(str(row) for row in self.written if row[0] == key),
+        ]
+
+
+def observe(connection: psycopg.Connection[Any], folder: Path) -> Observed:
+    """Once everything stands still."""
+    log = journal.entries(folder)
+    enqueued = [entry for entry in log if entry["what"] in list(Promise)]
+    return Observed(
+        promises={entry["key"]: Promise(entry["what"]) for entry in enqueued},
+        jobs=[StoredJob(*row) for row in connection.execute(_JOBS)],
+        attempts=[Attempt(*row) for row in connection.execute(_ATTEMPTS)],
+        runs=list(_runs(log)),
+        effects=Counter(dict(connection.execute("select key, count(*) from effect group by key").fetchall())),
+        written=connection.execute("select * from effect").fetchall(),
+        orders=frozenset(row[0] for row in connection.execute("select key from app_order")),
+        ordered=frozenset(entry["key"] for entry in enqueued if entry["has_order"]),
+    )
+
+
+_JOBS = """
+select j.id, j.args ->> 'key', j.task, j.state, j.attempt, j.failures, j.losses, d.max_failures, d.max_losses
+  from pgqueue.jobs j
+  left join pgqueue.dead_letter d on d.id = j.id
+"""
+_ATTEMPTS = "select job_id, attempt, outcome, started_at, finished_at from pgqueue.attempts"
+
+
+def _runs(log: Iterable[dict[str, Any]]) -> Iterable[Run]:
+    begun: dict[tuple[str, int, int], float] = {}
+    for entry in log:
+        if entry["what"] not in ("began", "ended"):
+            continue
+        run = (entry["key"], entry["attempt"], entry["pid"])
+        if entry["what"] == "began":
+            begun[run] = entry["at"]
+        else:
+            yield Run(*run, begun.pop(run), entry["at"])
+    for run, began in begun.items():
+        yield Run(*run, began, None)

@@ -1,0 +1,127 @@
+"""The checker of the fault suite must see each thing that it is there to see."""
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from .faults.checker import Wrong, check
+from .faults.observed import Attempt, Observed, Promise, Run, StoredJob
+from .faults.recovery import Strike, slowest_recovery
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+def attempt(
+    number: int = 1, outcome: str = "succeeded", *, begins: float = 0, lasts: float = 1, job: int = 1
+) -> Attempt:
+    began = NOON + timedelta(seconds=begins)
+    return Attempt(job, number, outcome, began, began + timedelta(seconds=lasts))
+
+
+def run(number: int = 1, *, begins: float = 0, lasts: float | None = 1, key: str = "a") -> Run:
+    return Run(key, number, 7, begins, None if lasts is None else begins + lasts)
+
+
+JOB = StoredJob(id=1, key="a", task="effect", state="succeeded", attempt=1, failures=0, losses=0)
+SOUND = Observed(
+    promises={"a": Promise.ACKNOWLEDGED, "b": Promise.ROLLED_BACK, "c": Promise.UNKNOWN},
+    jobs=[JOB],
+    attempts=[attempt()],
+    runs=[run()],
+    effects=Counter({"a": 1}),
+    orders=frozenset("a"),
+    ordered=frozenset("ab"),
+)
+TWICE = replace(JOB, attempt=2)
+
+
+def test_a_sound_history_has_no_violations() -> None:
+    assert check(SOUND) == []
+
+
+def test_a_job_that_was_lost_once_and_ran_again_is_sound() -> None:
+    ended = [attempt(outcome="lost"), attempt(2, begins=1)]
+    assert check(replace(SOUND, jobs=[TWICE], attempts=ended, runs=[run(lasts=None), run(2, begins=1)])) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "seen"),
+    [
+        pytest.param(Wrong.LOST, {"jobs": [], "attempts": [], "runs": [], "effects": Counter()}, id="lost job"),
+        pytest.param(Wrong.LOST, {"jobs": [replace(JOB, state="ready")], "effects": Counter()}, id="unfinished job"),
+        pytest.param(Wrong.LOST, {"effects": Counter()}, id="lost effect"),
+        pytest.param(Wrong.LOST, {"attempts": []}, id="lost attempt"),
+        pytest.param(Wrong.LOST, {"jobs": [TWICE], "attempts": [attempt(2)]}, id="gap in the attempts"),
+        pytest.param(Wrong.LOST, {"attempts": [attempt(outcome="failed")]}, id="succeeded in no attempt"),
+        pytest.param(Wrong.LOST, {"orders": frozenset("ac")}, id="order without job"),
+        pytest.param(Wrong.UNEXPECTED, {"orders": frozenset()}, id="job without order"),
+        pytest.param(Wrong.UNEXPECTED, {"runs": [run(), run(key="b")]}, id="rolled back job runs"),
+        pytest.param(Wrong.UNEXPECTED, {"effects": Counter("ab")}, id="rolled back job has an effect"),
+        pytest.param(Wrong.UNEXPECTED, {"runs": [run(), run(key="x")]}, id="job that nobody enqueued"),
+        pytest.param(Wrong.UNEXPECTED, {"attempts": [attempt(), attempt(2, "lost", begins=1)]}, id="attempt too many"),
+        pytest.param(
+            Wrong.UNEXPECTED,
+            {"jobs": [replace(JOB, state="buried", max_failures=25, max_losses=3)], "effects": Counter()},
+            id="buried without need",
+        ),
+        pytest.param(Wrong.DOUBLED, {"effects": Counter("aa")}, id="doubled effect"),
+        pytest.param(
+            Wrong.DOUBLED,
+            {"jobs": [replace(JOB, state="buried", failures=1, max_failures=0, max_losses=3)]},
+            id="effect of a buried job",
+        ),
+        pytest.param(
+            Wrong.DOUBLED,
+            {"jobs": [JOB, replace(JOB, id=2)], "attempts": [attempt(), attempt(job=2)]},
+            id="doubled job",
+        ),
+        pytest.param(Wrong.DOUBLED, {"attempts": [attempt(), attempt(outcome="lost")]}, id="two outcomes"),
+        pytest.param(
+            Wrong.DOUBLED,
+            {"jobs": [TWICE], "attempts": [attempt(), attempt(2, begins=1)]},
+            id="stale completion",
+        ),
+        pytest.param(
+            Wrong.DOUBLED,
+            {"jobs": [TWICE], "attempts": [attempt(outcome="lost"), attempt(2, begins=0.9)]},
+            id="two leases",
+        ),
+        pytest.param(
+            Wrong.DOUBLED,
+            {
+                "jobs": [TWICE],
+                "attempts": [attempt(outcome="lost"), attempt(2, begins=1)],
+                "runs": [run(), run(2, begins=0.9)],
+            },
+            id="two handlers at once",
+        ),
+        pytest.param(Wrong.DOUBLED, {"runs": [run(), run(begins=2)]}, id="an attempt that runs twice"),
+    ],
+)
+def test_the_checker_sees(wrong: Wrong, seen: dict[str, object]) -> None:
+    assert {violation.wrong for violation in check(replace(SOUND, **seen))} == {wrong}
+
+
+def test_a_frozen_process_may_overlap_and_its_lease_may_not() -> None:
+    overlap = [run(), run(2, begins=0.9)]
+    ended = [attempt(outcome="lost"), attempt(2, begins=1)]
+    assert check(replace(SOUND, jobs=[TWICE], attempts=ended, runs=overlap), may_freeze=True) == []
+    ended = [attempt(outcome="lost"), attempt(2, begins=0.9)]
+    assert check(replace(SOUND, jobs=[TWICE], attempts=ended, runs=overlap), may_freeze=True) != []
+
+
+@pytest.mark.parametrize(
+    ("runs", "attempts", "seconds"),
+    [
+        pytest.param([run(lasts=None), run(2, begins=7)], [attempt(outcome="lost")], 4, id="killed, and runs again"),
+        pytest.param([run(lasts=6)], [attempt()], 3, id="goes on and ends"),
+        pytest.param([run(lasts=2)], [attempt()], 0, id="ends in the strike"),
+        pytest.param([run(begins=4, lasts=9)], [attempt()], 0, id="begins after it"),
+    ],
+)
+def test_recovery_is_counted_from_the_end_of_the_strike(
+    runs: list[Run], attempts: list[Attempt], seconds: float
+) -> None:
+    assert slowest_recovery(replace(SOUND, runs=runs, attempts=attempts), [Strike(1, 3)]) == seconds
