@@ -42,7 +42,7 @@ def freeze_a_worker(stage: Stage) -> None:
     wait_until_running(stage)
     victim = stage.rng.choice(stage.workers)
     victim.send(signal.SIGSTOP)
-    sleep(LEASE * stage.rng.uniform(1.2, 1.6))
+    sleep(LEASE * stage.rng.uniform(1.02, 1.5))
     victim.send(signal.SIGCONT)
 
 

@@ -63,7 +63,7 @@ class Producer:
 
     def _new_job(self) -> NewJob:
         # Most are short. A few are long enough to be hit.
-        seconds = self.rng.uniform(0.0, 0.03) if self.rng.random() < 0.97 else self.rng.uniform(0.3, 1.0)
+        seconds = self.rng.uniform(0.0, 0.03) if self.rng.random() < 0.94 else self.rng.uniform(0.3, 1.0)
         task = task_of(self.rng.choice((plain, effect, effect_on_thread)))
         return task.new_job({"key": f"{self.name}-{next(self._numbers)}", "seconds": seconds})
 
