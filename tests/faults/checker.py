@@ -58,7 +58,11 @@ def _lost(observed: Observed) -> Iterator[Violation]:
 
 def _unexpected(observed: Observed) -> Iterator[Violation]:
     """Nothing is there, or runs, that was not enqueued or was rolled back; buried is only what was exhausted."""
-    seen = {job.key for job in observed.jobs} | {run.key for run in observed.runs} | set(observed.effects)
+    seen = (
+        {job.key for job in observed.jobs}
+        | {run.key for run in observed.runs}
+        | {effect.key for effect in observed.effects}
+    )
     for key in sorted(seen):
         promise = observed.promises.get(key)
         if promise is None or promise is Promise.ROLLED_BACK:
@@ -84,15 +88,27 @@ def _orders_without_jobs(observed: Observed) -> Iterator[Violation]:
 
 
 def _effects(observed: Observed) -> Iterator[Violation]:
-    """What is written with job.transaction() is there once for a completed job, and not at all for another."""
+    """What is written with job.transaction() is there once for a completed job, by the attempt that succeeded, and not
+    at all for another job."""
+    effects: dict[str, list[int]] = defaultdict(list)
+    for effect in observed.effects:
+        effects[effect.key].append(effect.attempt)
+    succeeded: dict[int, list[int]] = defaultdict(list)
+    for attempt in observed.attempts:
+        if attempt.outcome == "succeeded":
+            succeeded[attempt.job_id].append(attempt.number)
     for job in observed.jobs:
         if not job.task.startswith("effect"):
             continue
-        count, wanted = observed.effects[job.key], int(job.state == "succeeded")
+        count, wanted = len(effects[job.key]), int(job.state == "succeeded")
         if count > wanted:
             yield Violation(Wrong.DOUBLED, job.key, f"is {job.state} and has {count} effects")
         elif count < wanted:
             yield Violation(Wrong.LOST, job.key, "succeeded without its effect")
+        elif count and succeeded[job.id] and effects[job.key][0] not in succeeded[job.id]:
+            yield Violation(
+                Wrong.DOUBLED, job.key, f"has the effect of attempt {effects[job.key][0]}, another succeeded"
+            )
 
 
 def _attempts(observed: Observed) -> Iterator[Violation]:

@@ -1,6 +1,5 @@
 """What a run of the suite has seen, as values, for the checker to judge."""
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -57,16 +56,24 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Effect:
+    """A row that a handler wrote in job.transaction()."""
+
+    key: str
+    attempt: int
+    written_at: datetime | None = None
+    transaction: int = 0
+    backend: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     promises: dict[str, Promise]
     """By key: what the producers enqueued, each key once."""
     jobs: list[StoredJob] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
-    effects: Counter[str] = field(default_factory=Counter)
-    """Rows that handlers wrote in job.transaction(), by key."""
-    written: list[tuple[object, ...]] = field(default_factory=list)
-    """The same rows, with the attempt, the time, the transaction and the backend."""
+    effects: list[Effect] = field(default_factory=list)
     orders: frozenset[str] = frozenset()
     """Rows that producers wrote in the transaction of an enqueue, by key."""
     ordered: frozenset[str] = frozenset()
@@ -77,11 +84,11 @@ class Observed:
         jobs = [job for job in self.jobs if job.key == key]
         ids = {job.id for job in jobs}
         return [
-            f"{self.promises.get(key)}, {self.effects[key]} effects",
+            str(self.promises.get(key)),
             *map(str, jobs),
             *(str(attempt) for attempt in self.attempts if attempt.job_id in ids),
             *(str(run) for run in self.runs if run.key == key),
-            *(str(row) for row in self.written if row[0] == key),
+            *(str(effect) for effect in self.effects if effect.key == key),
         ]
 
 
@@ -94,8 +101,7 @@ def observe(connection: psycopg.Connection[Any], folder: Path) -> Observed:
         jobs=[StoredJob(*row) for row in connection.execute(_JOBS)],
         attempts=[Attempt(*row) for row in connection.execute(_ATTEMPTS)],
         runs=list(_runs(log)),
-        effects=Counter(dict(connection.execute("select key, count(*) from effect group by key").fetchall())),
-        written=connection.execute("select * from effect").fetchall(),
+        effects=[Effect(*row) for row in connection.execute("select * from effect")],
         orders=frozenset(row[0] for row in connection.execute("select key from app_order")),
         ordered=frozenset(entry["key"] for entry in enqueued if entry["has_order"]),
     )
