@@ -341,7 +341,7 @@ begin
     return query
     select s.id, s.attempt, s.task, s.args, s.headers, s.queue, s.priority, s.run_at, s.enqueued_at, s.failures,
            s.losses, s.timeout, s.lease_expires_at
-      from pgqueue.sweep(array[queue], max_jobs, lease, coalesce(worker, 'backend ' || pg_backend_pid())) s
+      from pgqueue.claim_or_reap(array[queue], max_jobs, lease, coalesce(worker, 'backend ' || pg_backend_pid())) s
      order by s.priority, s.run_at, s.id;
 end
 $$;
@@ -440,6 +440,24 @@ end
 $$;
 
 COMMENT ON FUNCTION pgqueue.claim_from_both(queues text[], max_jobs integer, lease interval, worker text, priorities smallint[], run_ats timestamp with time zone[], ids bigint[], unfinished text[]) IS 'A claim that starts at marks and, where these come short, goes on at the start of queues.';
+
+CREATE FUNCTION pgqueue.claim_or_reap(queues text[], max_jobs integer, lease interval, worker text) RETURNS SETOF pgqueue.claimed_with_lease
+    LANGUAGE plpgsql ROWS 100
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    found_jobs integer;
+begin
+    return query select * from pgqueue.claim_from(queues, max_jobs, lease, worker);
+    get diagnostics found_jobs = row_count;
+    if found_jobs < max_jobs and pgqueue.reap() > 0 then
+        return query select * from pgqueue.claim_from(queues, max_jobs - found_jobs, lease, worker);
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.claim_or_reap(queues text[], max_jobs integer, lease interval, worker text) IS 'Claims from the start of each queue; reaps where that comes short.';
 
 CREATE FUNCTION pgqueue.clock() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
@@ -1482,18 +1500,13 @@ CREATE FUNCTION pgqueue.sweep(queues text[], max_jobs integer, lease interval, w
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
-declare
-    found_jobs integer;
 begin
+    perform pgqueue.reap();
     return query select * from pgqueue.claim_from(queues, max_jobs, lease, worker);
-    get diagnostics found_jobs = row_count;
-    if found_jobs < max_jobs and pgqueue.reap() > 0 then
-        return query select * from pgqueue.claim_from(queues, max_jobs - found_jobs, lease, worker);
-    end if;
 end
 $$;
 
-COMMENT ON FUNCTION pgqueue.sweep(queues text[], max_jobs integer, lease interval, worker text) IS 'A claim from the start of each queue that reaps where it comes short.';
+COMMENT ON FUNCTION pgqueue.sweep(queues text[], max_jobs integer, lease interval, worker text) IS 'Reaps, and claims from the start of each queue.';
 
 CREATE FUNCTION pgqueue.wake(queue text, run_at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql

@@ -225,3 +225,14 @@ def test_a_lease_whose_jobs_are_all_gone_is_dropped_by_reap(db: Database, clock:
     clock.advance(minutes=1)
     assert db.run(calls.reap()) == 0
     assert db.value("select count(*) from pgqueue.lease") == 0
+
+
+def test_a_sweep_brings_back_what_is_lost_though_there_is_other_work(db: Database, clock: Clock) -> None:
+    lost = a_job(db, "running", lease=timedelta(seconds=30))
+    clock.advance(seconds=31)
+    waiting = a_job(db)
+
+    [claimed] = db.run(own_calls.sweep(["default"], 1, timedelta(seconds=30), "w"))
+
+    assert claimed.id == waiting.id
+    assert db.value("select state from pgqueue.job where id = %s", lost.id) == "ready"

@@ -6,6 +6,7 @@ drop function pgqueue.reap(integer);
 drop function pgqueue.keep_held;
 drop function pgqueue.extend(bigint, integer, interval);
 drop function pgqueue.claim;
+drop function pgqueue.claim_or_reap;
 drop function pgqueue.sweep;
 drop function pgqueue.claim_from_both;
 drop function pgqueue.claim_from;

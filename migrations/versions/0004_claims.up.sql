@@ -120,9 +120,25 @@ end
 $$;
 comment on function pgqueue.claim_from_both is 'A claim that starts at marks and, where these come short, goes on at the start of queues.';
 
--- A claim from the start of each queue that, where it comes back short, reaps and looks again. So whoever has hands free
--- finds by itself what the dead have left, and needs no reaper.
+-- Who calls it: our own worker, at least every second while it is busy. It reaps each time, so that what a dead worker
+-- has left is back as soon, however much other work there is.
 create function pgqueue.sweep(queues text[], max_jobs integer, lease interval, worker text)
+    returns setof pgqueue.claimed_with_lease
+language plpgsql
+set search_path = pg_catalog, pg_temp
+rows 100
+as $$
+#variable_conflict use_column
+begin
+    perform pgqueue.reap();
+    return query select * from pgqueue.claim_from(queues, max_jobs, lease, worker);
+end
+$$;
+comment on function pgqueue.sweep is 'Reaps, and claims from the start of each queue.';
+
+-- Who calls it: claim, which is too frequent to reap each time. Whoever has hands free finds by itself what the dead have
+-- left, and needs no reaper.
+create function pgqueue.claim_or_reap(queues text[], max_jobs integer, lease interval, worker text)
     returns setof pgqueue.claimed_with_lease
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -139,7 +155,7 @@ begin
     end if;
 end
 $$;
-comment on function pgqueue.sweep is 'A claim from the start of each queue that reaps where it comes short.';
+comment on function pgqueue.claim_or_reap is 'Claims from the start of each queue; reaps where that comes short.';
 
 -- Who calls it: any program, in any language.
 create function pgqueue.claim(queue text default 'default', max_jobs integer default 1, lease interval default '30 s',
@@ -160,7 +176,7 @@ begin
     return query
     select s.id, s.attempt, s.task, s.args, s.headers, s.queue, s.priority, s.run_at, s.enqueued_at, s.failures,
            s.losses, s.timeout, s.lease_expires_at
-      from pgqueue.sweep(array[queue], max_jobs, lease, coalesce(worker, 'backend ' || pg_backend_pid())) s
+      from pgqueue.claim_or_reap(array[queue], max_jobs, lease, coalesce(worker, 'backend ' || pg_backend_pid())) s
      order by s.priority, s.run_at, s.id;
 end
 $$;

@@ -17,7 +17,7 @@ class Maintenance:
     """Reaps at every tick; makes and drops partitions at the first and every few minutes."""
 
     interval = timedelta(seconds=5)
-    """A sweep that comes short reaps too; this is for when none does."""
+    """A sweep reaps too; this is for when no worker has a free hand."""
 
     def __init__(self) -> None:
         self._maintain_at = monotonic()

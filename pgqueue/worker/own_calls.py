@@ -22,7 +22,7 @@ class Mark(NamedTuple):
 
 
 def sweep(queues: Sequence[str], max_jobs: int, lease: timedelta, worker: str) -> Call[list[ClaimedJob]]:
-    """The claim of our own worker from the start of each queue, the first queue first."""
+    """The claim of our own worker from the start of each queue, the first queue first. It reaps before."""
     return Call(
         CLAIMED + ", lease_id from pgqueue.sweep(%(queues)s::text[], %(max_jobs)s::int, %(lease)s, %(worker)s)",
         claimed,
