@@ -1,6 +1,7 @@
 """Gives up on a database that does not answer. TCP alone may not notice for half a minute, and never where a proxy or a
 pooler stands between and says that all is well."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,6 +17,8 @@ class Patience:
     def __init__(self, limit: timedelta) -> None:
         self._limit = limit.total_seconds()
         self._asked: tuple[AnyConnection, float] | None = None
+        self._lock = threading.Lock()
+        """Held while a connection is cut, so that meanwhile it is not closed and its number given to another."""
 
     @contextmanager
     def asking(self, connection: AnyConnection) -> Iterator[None]:
@@ -23,10 +26,11 @@ class Patience:
         try:
             yield
         finally:
-            self._asked = None
+            with self._lock:
+                self._asked = None
 
     def cut_if_over(self) -> None:
         """From whatever thread. Who asks gets an OperationalError, as for any connection that was lost."""
-        asked = self._asked
-        if asked is not None and monotonic() - asked[1] > self._limit:
-            database.cut(asked[0])
+        with self._lock:
+            if self._asked is not None and monotonic() - self._asked[1] > self._limit:
+                database.cut(self._asked[0])
