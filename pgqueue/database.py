@@ -29,6 +29,8 @@ class Pause:
     duration: timedelta
 
 
+Meanwhile = Callable[[], Coroutine[Any, Any, None]]
+
 # A flow of several steps yields calls and pauses, and is driven blocking or awaiting.
 Flow = Generator[Call[Any] | Pause, Any, T]
 
@@ -95,7 +97,7 @@ class Answer(Generic[T]):
 async def ask_together(
     connection: psycopg.AsyncConnection[Any],
     calls: Sequence[Call[Any]],
-    meanwhile: Callable[[], Coroutine[Any, Any, None]] | None,
+    meanwhile: Meanwhile | None,
 ) -> list[Answer[Any]]:
     """As run_together; meanwhile is done once all calls are on their way, and the database works on them. A single
     call goes without a pipeline, whose answer comes in two parts, each of which has to wake this process."""

@@ -69,7 +69,7 @@ class Dispatcher:
         self._retry = _FIRST_RETRY
         self._give_back_after = max(1.0, options.lease.total_seconds() / 10)
         self.keeper = LeaseKeeper(options.lease, self._on_verdict)
-        self._settling = Settling(self.keeper)
+        self._settling = Settling(self.keeper, self.patience)
 
     # What others tell the dispatcher.
 
@@ -136,12 +136,14 @@ class Dispatcher:
         return self._is_stopping and is_settled and not (self._running or self._backlog or self._claim)
 
     async def _work(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        has_answered = False
         while not self._is_finished():
+            if has_answered:
+                self._retry = _FIRST_RETRY
             self._sleep.listen()
-            with self.patience.asking(connection):
-                claim = await self._turn(connection)
-                await self._settling.try_held_up(connection)
-            self._retry = _FIRST_RETRY
+            claim = await self._turn(connection)
+            await self._settling.try_held_up(connection)
+            has_answered |= claim is not None
             if claim is not None and not claim.is_full:
                 await self._read_claim()
             if self._is_stopping or monotonic() - self._backlog.waits_since() > self._give_back_after:
@@ -162,10 +164,10 @@ class Dispatcher:
         meanwhile = None if self._claim is None else self._read_claim
         try:
             asked = self._settling.calls() + ([] if claim is None else [claim.call])
-            answers = await database.ask_together(connection, asked, meanwhile) if asked else []
+            answers = await self._ask(connection, asked, meanwhile)
         except REFUSALS:
             await self._settling.settle_singly(connection)
-            answers = [] if claim is None else await database.ask_together(connection, [claim.call], None)
+            answers = await self._ask(connection, [] if claim is None else [claim.call], None)
         finally:
             await self._read_claim()
         if claim is not None:
@@ -176,6 +178,17 @@ class Dispatcher:
         self._claim = claim
         return claim
 
+    async def _ask(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        asked: list[calls.Call[Any]],
+        meanwhile: database.Meanwhile | None,
+    ) -> list[database.Answer[Any]]:
+        if not asked:
+            return []
+        with self.patience.asking(connection):
+            return await database.ask_together(connection, asked, meanwhile)
+
     async def _next_claim(self, connection: psycopg.AsyncConnection[Any]) -> "_Claim | None":
         wanted = self._wanted()
         if wanted <= 0:
@@ -184,7 +197,8 @@ class Dispatcher:
         order = self._lineup.order()
         plan = self._watermark.plan(now, order)
         if plan.is_whole and self._lineup.has_globs:
-            known = await database.run_async(connection, own_calls.ready_queues())
+            with self.patience.asking(connection):
+                known = await database.run_async(connection, own_calls.ready_queues())
             self._lineup.resolve(known)
             order = self._lineup.order()
             plan = plan._replace(queues=order)

@@ -84,9 +84,9 @@ class LeaseKeeper:
             self._on_verdict(id, number, verdicts[id, number])
 
     def give_up_expired(self) -> None:
-        """What is about to run out is lost, so that its handler stops before another begins. It is not extended any
-        more, so that another may begin."""
-        limit = monotonic() - self._lease.total_seconds() * 0.9
+        """What will have run out by the next call is lost, so that its handler stops before another begins. It is not
+        extended any more, so that another may begin. Called every interval."""
+        limit = monotonic() - self._lease.total_seconds() * 0.9 + self.interval.total_seconds()
         with self._lock:
             expired = [key for batch in self._held.values() for key, since in batch.items() if since < limit]
             for batch in self._held.values():

@@ -31,14 +31,12 @@ class Service:
         interval: timedelta,
         tick: Callable[[psycopg.Connection[Any]], None],
         patience: timedelta,
-        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._name = name
         self._dsn = dsn
         self._interval = interval.total_seconds()
         self._tick = tick
         self.patience = Patience(patience)
-        self._on_failure = on_failure
         self._stopped = threading.Event()
         self._stirred = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"pgqueue-{name}", daemon=True)
@@ -70,6 +68,5 @@ class Service:
                         self._stirred.wait(self._interval)
             except Exception as error:
                 log.warning(f"{self._name} failed, trying again", extra={"error": str(error)})
-                self._on_failure()
                 self._stopped.wait(min(retry, self._interval) * random.uniform(0.5, 1.0))
                 retry = min(retry * 2, _SLOWEST_RETRY)

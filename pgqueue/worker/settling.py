@@ -14,6 +14,7 @@ from ..errors import InvalidInput, JobNotFound, StaleAttempt, WrongState
 from ..jobs import Buried, Cancelled, ClaimedJob, Done, Failed, JobError, Lost, Outcome, Released, Settled
 from . import own_calls
 from .leases import LeaseKeeper
+from .patience import Patience
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -38,8 +39,9 @@ Ended = tuple[ClaimedJob, Outcome]
 class Settling:
     """Outcomes that wait for the next round trip. True while there are any."""
 
-    def __init__(self, keeper: LeaseKeeper) -> None:
+    def __init__(self, keeper: LeaseKeeper, patience: Patience) -> None:
         self._keeper = keeper
+        self._patience = patience
         self._new: list[Ended] = []
         self._sent: list[Ended] = []
         self._held_up: list[_HeldUp] = []
@@ -85,7 +87,8 @@ class Settling:
         while self._sent:
             job, outcome = self._sent[-1]
             try:
-                await _settle_one(connection, job, outcome)
+                with self._patience.asking(connection):
+                    await _settle_one(connection, job, outcome)
             except (*_LOCKED, *_POISON) as error:
                 log.warning("an outcome cannot be stored now, it waits", extra={"job": job.id, "error": str(error)})
                 self._held_up.append(_HeldUp(job, outcome, HELD_UP_FOR, monotonic() + HELD_UP_FOR))
@@ -99,7 +102,8 @@ class Settling:
         if held is None:
             return
         try:
-            await _settle_one(connection, held.job, held.outcome)
+            with self._patience.asking(connection):
+                await _settle_one(connection, held.job, held.outcome)
         except (*_LOCKED, *_POISON):
             held.hold = min(held.hold * 2, _LONGEST_HOLD)
             held.until = monotonic() + held.hold
