@@ -61,6 +61,7 @@ def test_a_job_that_was_lost_once_and_ran_again_is_sound() -> None:
         pytest.param(Wrong.LOST, {"attempts": []}, id="lost attempt"),
         pytest.param(Wrong.LOST, {"attempts": [attempt(outcome="failed")]}, id="succeeded in no attempt"),
         pytest.param(Wrong.LOST, {"orders": frozenset("ac")}, id="order without job"),
+        pytest.param(Wrong.LOST, {"runs": [run(), run(key="c")]}, id="job that has run and is nowhere"),
         pytest.param(Wrong.UNEXPECTED, {"orders": frozenset()}, id="job without order"),
         pytest.param(Wrong.UNEXPECTED, {"runs": [run(), run(key="b")]}, id="rolled back job runs"),
         pytest.param(Wrong.UNEXPECTED, {"effects": [EFFECT, Effect("b", 1)]}, id="rolled back job has an effect"),

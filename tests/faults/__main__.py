@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import signal
 import sys
 
 from ..clusters import bindirs, remove_copies
@@ -21,6 +22,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--postgres", default=next(iter(bindirs())), choices=bindirs())
     given = parser.parse_args()
+    # So that the clusters and the processes end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"PostgreSQL {given.postgres}, seed {given.seed}\n", flush=True)
     print(_row(COLUMNS) + "\n" + _row(["---"] * len(COLUMNS)), flush=True)
     chosen = [fault for fault in FAULTS if given.only in fault.name]

@@ -1,12 +1,16 @@
 """Judges what a run has seen by what must never be untrue, whatever has failed meanwhile."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
-from itertools import pairwise
+from typing import TypeVar
 
 from .observed import Attempt, Observed, Promise, StoredJob
+
+T = TypeVar("T")
+K = TypeVar("K")
 
 FINAL = ("succeeded", "buried")
 
@@ -45,9 +49,12 @@ def _lost(observed: Observed) -> Iterator[Violation]:
     stored = defaultdict(list)
     for job in observed.jobs:
         stored[job.key].append(job)
+    ran = {run.key for run in observed.runs}
     for key, promise in observed.promises.items():
         if promise is Promise.ACKNOWLEDGED and not stored[key]:
             yield Violation(Wrong.LOST, key, "was acknowledged and is nowhere")
+        if promise is Promise.UNKNOWN and key in ran and not stored[key]:
+            yield Violation(Wrong.LOST, key, "has run and is nowhere")
     for key, jobs in stored.items():
         if len(jobs) > 1:
             yield Violation(Wrong.DOUBLED, key, f"is stored {len(jobs)} times")
@@ -133,30 +140,38 @@ def _attempts(observed: Observed) -> Iterator[Violation]:
 
 
 def _leases(observed: Observed) -> Iterator[Violation]:
-    """An attempt begins once the one before it is over, by the database's clock."""
+    """An attempt begins once those before it are over, by the database's clock."""
     keys = {job.id: job.key for job in observed.jobs}
-    in_order = sorted(observed.attempts, key=lambda attempt: (attempt.job_id, attempt.number))
-    for before, after in pairwise(in_order):
-        if before.job_id != after.job_id:
-            continue
-        if before.finished_at is None or after.started_at < before.finished_at:
-            yield Violation(
-                Wrong.DOUBLED,
-                keys.get(after.job_id, str(after.job_id)),
-                f"was held by attempts {before.number} and {after.number} at once",
-            )
+    for id, attempts in _grouped(observed.attempts, lambda attempt: attempt.job_id):
+        over: datetime | None = None
+        for attempt in sorted(attempts, key=lambda attempt: attempt.number):
+            if over is not None and attempt.started_at < over:
+                yield Violation(
+                    Wrong.DOUBLED, keys.get(id, str(id)), f"was held twice, attempt {attempt.number} began early"
+                )
+            ended = datetime.max.replace(tzinfo=UTC) if attempt.finished_at is None else attempt.finished_at
+            over = ended if over is None else max(over, ended)
 
 
 def _overlaps(observed: Observed) -> Iterator[Violation]:
-    """A handler begins once the one before it has ended, or its process has died."""
-    in_order = sorted(observed.runs, key=lambda run: (run.key, run.attempt))
-    for before, after in pairwise(in_order):
-        if before.key != after.key:
-            continue
-        if before.attempt == after.attempt:
-            yield Violation(Wrong.DOUBLED, after.key, f"ran twice as attempt {after.attempt}")
-        elif before.ended is not None and after.began < before.ended:
-            ahead = before.ended - after.began
-            yield Violation(
-                Wrong.DOUBLED, after.key, f"ran as attempt {after.attempt} {ahead:.3f} s before the one before ended"
-            )
+    """A handler begins once those before it have ended, or their processes have died."""
+    for key, runs in _grouped(observed.runs, lambda run: run.key):
+        over = 0.0
+        numbers = set()
+        for run in sorted(runs, key=lambda run: (run.attempt, run.began)):
+            if run.attempt in numbers:
+                yield Violation(Wrong.DOUBLED, key, f"ran twice as attempt {run.attempt}")
+            elif run.began < over:
+                ahead = over - run.began
+                yield Violation(
+                    Wrong.DOUBLED, key, f"ran as attempt {run.attempt} {ahead:.3f} s before one before had ended"
+                )
+            numbers.add(run.attempt)
+            over = max(over, run.ended or 0.0)
+
+
+def _grouped(items: Iterable[T], by: Callable[[T], K]) -> Iterable[tuple[K, list[T]]]:
+    groups: dict[K, list[T]] = defaultdict(list)
+    for item in items:
+        groups[by(item)].append(item)
+    return groups.items()

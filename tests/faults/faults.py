@@ -3,8 +3,8 @@
 import os
 import signal
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from time import sleep
 
 import psycopg
@@ -22,12 +22,8 @@ class Fault:
     gap: tuple[float, float] = (0.2, 1.2)
     """Seconds between two strikes, at random."""
     may_freeze: bool = False
-    may_replace: bool = False
-    """Workers die of it, and are started again; otherwise each must live through it by itself."""
-    settings: dict[str, str] = field(default_factory=dict)
     around: Callable[[Stage], AbstractContextManager[None]] = lambda _: nullcontext()
     """What stands for as long as the workers run."""
-    workers: int = 2
 
 
 def kill_a_worker(stage: Stage) -> None:
@@ -73,7 +69,8 @@ def kill_a_backend(stage: Stage) -> None:
             "select pid from pg_stat_activity where application_name like 'pgqueue%' order by random() limit 1"
         ).fetchone()
     if row is not None:
-        os.kill(row[0], signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(row[0], signal.SIGKILL)
     _wait_for_server(stage)
 
 
@@ -121,7 +118,7 @@ def _proxy_of(stage: Stage) -> Proxy:
 
 
 FAULTS = (
-    Fault(name="worker killed", strike=kill_a_worker, may_replace=True),
+    Fault(name="worker killed", strike=kill_a_worker),
     Fault(name="worker frozen past its lease", strike=freeze_a_worker, may_freeze=True),
     Fault(name="backends terminated, ten a second", strike=terminate_backends),
     Fault(name="database restarted", strike=restart_fast, gap=(1.0, 3.0)),

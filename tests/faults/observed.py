@@ -1,5 +1,6 @@
 """What a run of the suite has seen, as values, for the checker to judge."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -39,7 +40,7 @@ class StoredJob:
 class Attempt:
     job_id: int
     number: int
-    outcome: str
+    outcome: str | None
     started_at: datetime
     finished_at: datetime | None
 
@@ -101,7 +102,7 @@ def observe(connection: psycopg.Connection[Any], folder: Path) -> Observed:
         jobs=[StoredJob(*row) for row in connection.execute(_JOBS)],
         attempts=[Attempt(*row) for row in connection.execute(_ATTEMPTS)],
         runs=list(_runs(log)),
-        effects=[Effect(*row) for row in connection.execute("select * from effect")],
+        effects=[Effect(*row) for row in connection.execute(_EFFECTS)],
         orders=frozenset(row[0] for row in connection.execute("select key from app_order")),
         ordered=frozenset(entry["key"] for entry in enqueued if entry["has_order"]),
     )
@@ -112,18 +113,19 @@ select j.id, j.args ->> 'key', j.task, j.state, j.attempt, j.failures, j.losses,
   from pgqueue.jobs j
   left join pgqueue.dead_letter d on d.id = j.id
 """
+_EFFECTS = "select key, attempt, at, transaction::text::bigint, backend from effect"
 _ATTEMPTS = "select job_id, attempt, outcome, started_at, finished_at from pgqueue.attempts"
 
 
 def _runs(log: Iterable[dict[str, Any]]) -> Iterable[Run]:
-    begun: dict[tuple[str, int, int], float] = {}
+    begun: dict[tuple[str, int, int], list[float]] = defaultdict(list)
     for entry in log:
         if entry["what"] not in ("began", "ended"):
             continue
         run = (entry["key"], entry["attempt"], entry["pid"])
         if entry["what"] == "began":
-            begun[run] = entry["at"]
+            begun[run].append(entry["at"])
         else:
-            yield Run(*run, begun.pop(run), entry["at"])
-    for run, began in begun.items():
-        yield Run(*run, began, None)
+            yield Run(*run, begun[run].pop(0), entry["at"])
+    for run, times in begun.items():
+        yield from (Run(*run, began, None) for began in times)

@@ -17,7 +17,7 @@ class Strike:
 
 
 def slowest_recovery(observed: Observed, strikes: Sequence[Strike]) -> float:
-    """Seconds from the end of the last strike to the moment when a job that ran in one has ended, or runs again."""
+    """Seconds from the end of the strike that hit it, to the moment when a job has ended or runs again."""
     succeeded = {(a.job_id, a.number) for a in observed.attempts if a.outcome == "succeeded"}
     ids = {job.key: job.id for job in observed.jobs}
     of: dict[str, list[Run]] = defaultdict(list)
@@ -28,7 +28,9 @@ def slowest_recovery(observed: Observed, strikes: Sequence[Strike]) -> float:
         for run, following in zip_longest(runs, runs[1:]):
             is_done = following is None or (ids.get(key), run.attempt) in succeeded
             over = run.ended if is_done else following.began
-            was_hit = any(run.began < strike.ended and (run.ended or over or 0.0) > strike.began for strike in strikes)
-            if was_hit and over is not None:
-                slowest = max(slowest, over - max(strike.ended for strike in strikes if strike.began < over))
+            hits = [s for s in strikes if run.began < s.ended and (run.ended is None or run.ended > s.began)]
+            if hits and over is not None:
+                # A process that died did so in the first of them.
+                hit = hits[0] if run.ended is None else hits[-1]
+                slowest = max(slowest, over - hit.ended)
     return slowest

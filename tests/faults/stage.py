@@ -28,7 +28,7 @@ from .traffic import TABLES
 LEASE = 3.0
 POLL = 1.0
 DURABLE: dict[str, str] = {}
-"""Settings beside the server's own defaults, which wait for the disk."""
+"""The server's own defaults, which wait for the disk."""
 OPTIONS = (
     *("--queues", QUEUE, "--lease", f"{LEASE}s", "--poll-interval", f"{POLL}s"),
     *("--concurrency", "8"),
@@ -90,6 +90,7 @@ class Stage:
 
     def enqueued(self) -> int:
         """A rough count, from the producers' journals."""
+        assert all(producer.poll() is None for producer in self.producers), "a producer has died: see above"
         return sum(file.read_bytes().count(b'"acknowledged"') for file in self.journal.glob("*.jsonl"))
 
     def stop_producers(self) -> None:
@@ -136,8 +137,8 @@ def workers_through_proxy(stage: Stage) -> Iterator[None]:
 
 
 @contextmanager
-def stage(version: str, seed: int, settings: dict[str, str]) -> Iterator[Stage]:
-    with TemporaryDirectory(prefix="pgqueue-faults-") as name, running_cluster(version, DURABLE | settings) as cluster:
+def stage(version: str, seed: int) -> Iterator[Stage]:
+    with TemporaryDirectory(prefix="pgqueue-faults-") as name, running_cluster(version, DURABLE) as cluster:
         folder = Path(name)
         (folder / "journal").mkdir()
         (folder / "logs").mkdir()
@@ -146,11 +147,11 @@ def stage(version: str, seed: int, settings: dict[str, str]) -> Iterator[Stage]:
         for table in TABLES:
             cluster.execute(table)
         with _set({FOLDER: str(folder / "journal")}):
-            set = Stage(cluster, folder, random.Random(seed), dsn, dsn, dsn)
+            one = Stage(cluster, folder, random.Random(seed), dsn, dsn, dsn)
             try:
-                yield set
+                yield one
             finally:
-                _end(set.producers, [worker.process for worker in set.workers])
+                _end(one.producers, [worker.process for worker in one.workers])
 
 
 def _end(*groups: Sequence[subprocess.Popen[bytes]]) -> None:
