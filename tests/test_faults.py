@@ -6,7 +6,7 @@ from .clusters import bindirs
 from .faults.faults import FAULTS, Fault
 from .faults.suite import play
 
-QUICK = ("worker killed", "worker frozen past its lease", "backend killed", "connections half-open")
+QUICK = ("worker killed", "backend killed")
 
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.name in QUICK], ids=lambda fault: fault.name)
