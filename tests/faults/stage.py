@@ -56,13 +56,9 @@ class Stage:
     def journal(self) -> Path:
         return self.folder / "journal"
 
-    def start_worker(self, name: str, *options: str, environment: dict[str, str] | None = None) -> WorkerProcess:
-        with _set(environment or {}):
-            worker = start_worker(
-                self.workers_dsn, self._logs, *OPTIONS, *options, name=name, target="tests.faults.tasks"
-            )
-        self.workers.append(worker)
-        return worker
+    def start_worker(self, name: str) -> None:
+        target = "tests.faults.tasks"
+        self.workers.append(start_worker(self.workers_dsn, self._logs, *OPTIONS, name=name, target=target))
 
     def replace(self, worker: WorkerProcess) -> None:
         """What a service manager does with one that has died."""
@@ -72,16 +68,10 @@ class Stage:
 
     def start_producers(self, count: int, rate: float) -> None:
         for number in range(count):
-            command = [
-                sys.executable,
-                "-m",
-                "tests.faults.traffic",
-                self.producers_dsn,
-                f"p{number}",
-                str(rate / count),
-            ]
-            seed = str(self.rng.randrange(1 << 30))
-            self.producers.append(subprocess.Popen([*command, seed], cwd=ROOT, stdin=subprocess.DEVNULL))
+            seed = self.rng.randrange(1 << 30)
+            arguments = [self.producers_dsn, f"p{number}", str(rate / count), str(seed)]
+            command = [sys.executable, "-m", "tests.faults.traffic", *arguments]
+            self.producers.append(subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL))
 
     def strike(self, fault: Callable[["Stage"], None]) -> None:
         began = monotonic()
