@@ -86,6 +86,7 @@ CREATE TABLE pgqueue.job (
     timeout pgqueue.time_limit,
     unique_key text,
     cancel_reason text,
+    unfit_workers text[],
     CONSTRAINT job_running_has_a_lease CHECK ((((state)::text = 'running'::text) = (lease_id IS NOT NULL)))
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.01', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_insert_scale_factor='0.1', autovacuum_analyze_scale_factor='0.05', autovacuum_vacuum_cost_delay='0');
@@ -97,6 +98,8 @@ COMMENT ON COLUMN pgqueue.job.attempt IS 'Claims so far; with the id, the fencin
 COMMENT ON COLUMN pgqueue.job.max_failures IS 'Failures that are retried; the next one buries.';
 
 COMMENT ON COLUMN pgqueue.job.max_losses IS 'Losses (a worker that died or went silent) that are forgiven; the next one buries.';
+
+COMMENT ON COLUMN pgqueue.job.unfit_workers IS 'Workers that gave the job back as unfit for it, and are not given it again.';
 
 CREATE FUNCTION pgqueue.archive(job pgqueue.job, state text, result jsonb, reason text, worker text, moment timestamp with time zone) RETURNS void
     LANGUAGE sql
@@ -374,6 +377,7 @@ begin
                     where j.queue = mark.queue and j.priority = mark.priority and j.state = 'ready'
                       and (j.run_at, j.id) >= (mark.run_at, mark.id) and j.run_at <= moment
                       and mark.queue <> all (paused)
+                      and (j.unfit_workers is null or claim_from.worker <> all (j.unfit_workers))
                     order by j.queue, j.priority, j.run_at, j.id
                     limit max_jobs
                       for update skip locked) j
@@ -400,6 +404,7 @@ begin
                    select j.id from pgqueue.job j
                     where j.queue = sought.queue and j.priority = first.priority and j.state = 'ready'
                       and (j.run_at, j.id) >= (first.run_at, first.id) and j.run_at <= moment
+                      and (j.unfit_workers is null or claim_from.worker <> all (j.unfit_workers))
                     order by j.queue, j.priority, j.run_at, j.id
                     limit max_jobs
                       for update skip locked) j
@@ -503,6 +508,7 @@ CREATE FUNCTION pgqueue.complete_many(ids bigint[], attempts integer[], results 
 declare
     moment    timestamptz := pgqueue.clock();
     completed bigint[];
+    refused   bigint[];
 begin
     perform pgqueue.check_ascending(ids);
     with gone as (
@@ -526,7 +532,9 @@ begin
     )
     select coalesce(array_agg(e.job_id), '{}') into completed from ended e;
     if cardinality(completed) < cardinality(ids) then
-        return query select unnest(ids) except select unnest(completed);
+        refused := array(select unnest(ids) except select unnest(completed));
+        perform pgqueue.keep_late(refused, ids, attempts, results, null, moment);
+        return query select unnest(refused);
     end if;
     perform pgqueue.drop_leases(leases);
 end
@@ -584,6 +592,7 @@ begin
     end loop;
     delete from pgqueue.attempt_default where finished_at < keep_from;
     delete from pgqueue.job_history_default where finished_at < keep_from;
+    delete from pgqueue.late_result where arrived_at < keep_from;
     return dropped;
 end
 $_$;
@@ -740,6 +749,14 @@ CREATE FUNCTION pgqueue.entomb(job pgqueue.job, reason text, error jsonb, buried
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+    insert into pgqueue.job (task, queue, args, run_at, enqueued_at)
+    select follow_up ->> 'task', follow_up ->> 'queue',
+           jsonb_build_object('buried', jsonb_build_object(
+               'job_id', (job).id, 'queue', (job).queue, 'task', (job).task, 'args', (job).args, 'attempt', (job).attempt,
+               'reason', reason, 'error', error)),
+           moment, moment
+      from pgqueue.follow_up((job).headers) as follow_up
+     where follow_up is not null;
     insert into pgqueue.dead_letter (id, run_at, enqueued_at, buried_at, attempt, failures, losses, max_failures,
                                      max_losses, priority, queue, task, args, headers, timeout, unique_key, reason,
                                      error, buried_by)
@@ -748,7 +765,34 @@ CREATE FUNCTION pgqueue.entomb(job pgqueue.job, reason text, error jsonb, buried
             (job).timeout, (job).unique_key, reason, error, buried_by)
 $$;
 
-COMMENT ON FUNCTION pgqueue.entomb(job pgqueue.job, reason text, error jsonb, buried_by text, moment timestamp with time zone) IS 'Puts a job that has left pgqueue.job into dead_letter.';
+COMMENT ON FUNCTION pgqueue.entomb(job pgqueue.job, reason text, error jsonb, buried_by text, moment timestamp with time zone) IS 'Puts a job that has left pgqueue.job into dead_letter, and enqueues the job that is to follow.';
+
+CREATE FUNCTION pgqueue.evict(worker text) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    moment   timestamptz := pgqueue.clock();
+    is_known boolean;
+    leases   bigint[];
+    taken    integer;
+begin
+    update pgqueue.worker w set state = 'retired', reason = 'evicted by ' || session_user where w.name = evict.worker;
+    is_known := found;
+    leases := array(select l.id from pgqueue.lease l where l.worker = evict.worker order by l.id for update);
+    if not is_known and leases = '{}' then
+        perform pgqueue.reject(format('there is no worker "%s": pgqueue workers lists them', evict.worker));
+    end if;
+    taken := pgqueue.take_back(leases, 2147483647, moment);
+    perform pgqueue.note('evict', null, null, jsonb_build_object('worker', evict.worker, 'jobs', taken));
+    return taken;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.evict(worker text) IS 'A worker retires: what it holds is lost to it, and ready for others; returns how many jobs.';
 
 CREATE TABLE pgqueue.dead_letter (
     id bigint NOT NULL,
@@ -889,6 +933,7 @@ CREATE FUNCTION pgqueue.fail_many(ids bigint[], attempts integer[], errors jsonb
 declare
     moment  timestamptz := pgqueue.clock();
     failed  bigint[];
+    refused bigint[];
     queues  text[];
     run_ats timestamptz[];
     last    record;
@@ -940,7 +985,9 @@ begin
                                  make_interval(secs => retry_ins[last.place]));
             failed := failed || last.id;
         end loop;
-        return query select unnest(ids) except select unnest(failed);
+        refused := array(select unnest(ids) except select unnest(failed));
+        perform pgqueue.keep_late(refused, ids, attempts, null, errors, moment);
+        return query select unnest(refused);
     end if;
     perform pgqueue.drop_leases(leases);
 end
@@ -980,9 +1027,15 @@ $$;
 
 COMMENT ON FUNCTION pgqueue.fall_asleep(worker text, queues text[], globs text[]) IS 'Marks a worker asleep; returns how long until the next due job.';
 
+CREATE FUNCTION pgqueue.follow_up(headers jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    RETURN CASE WHEN (((length(((headers -> 'on_buried'::text) ->> 'task'::text)) >= 1) AND (length(((headers -> 'on_buried'::text) ->> 'task'::text)) <= 500)) AND ((length(((headers -> 'on_buried'::text) ->> 'queue'::text)) >= 1) AND (length(((headers -> 'on_buried'::text) ->> 'queue'::text)) <= 200))) THEN (headers -> 'on_buried'::text) ELSE NULL::jsonb END;
+
+COMMENT ON FUNCTION pgqueue.follow_up(headers jsonb) IS 'The task and queue of the job that follows a burial, from the header on_buried.';
+
 CREATE FUNCTION pgqueue.fault_of(task text, args jsonb, queue text, priority integer, delay interval, run_at timestamp with time zone, unique_key text, max_failures integer, timeout interval, headers jsonb) RETURNS text
     LANGUAGE sql STABLE
-    RETURN CASE WHEN ((task IS NULL) OR (task = ''::text)) THEN 'task is empty: name the task to run'::text WHEN (length(task) > 500) THEN format('task has %s characters: at most 500 fit'::text, length(task)) WHEN (queue = ''::text) THEN 'queue is empty: name a queue, such as ''default'''::text WHEN (length(queue) > 200) THEN format('queue has %s characters: at most 200 fit'::text, length(queue)) WHEN (jsonb_typeof(args) <> 'object'::text) THEN format('args is a JSON %s: give an object, such as {"user_id": 7}'::text, jsonb_typeof(args)) WHEN (jsonb_typeof(headers) <> 'object'::text) THEN format('headers is a JSON %s: give an object, such as {"trace": "a1"}'::text, jsonb_typeof(headers)) WHEN ((priority < '-32768'::integer) OR (priority > 32767)) THEN format('priority is %s: give a whole number from -32768 (first) to 32767 (last)'::text, priority) WHEN ((delay IS NOT NULL) AND (run_at IS NOT NULL)) THEN 'delay and run_at are both given: give one of them'::text WHEN ((delay < '00:00:00'::interval) OR (delay > '100 years'::interval)) THEN format('delay is %s: give a duration from 0 to 100 years'::text, delay) WHEN ((NOT isfinite(run_at)) OR (run_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) THEN format('run_at is %s: give a date before the end of the year 9999'::text, run_at) WHEN (max_failures < 0) THEN format('max_failures is %s: give 0 (bury at once) or more'::text, max_failures) WHEN ((timeout <= '00:00:00'::interval) OR (timeout > '100 years'::interval)) THEN format('timeout is %s: give a duration above 0 and up to 100 years, or null for none'::text, timeout) WHEN (unique_key = ''::text) THEN 'unique_key is empty: give a key, or null for none'::text WHEN (octet_length(unique_key) > 2000) THEN format('unique_key has %s bytes: at most 2000 fit; hash it'::text, octet_length(unique_key)) ELSE NULL::text END;
+    RETURN CASE WHEN ((task IS NULL) OR (task = ''::text)) THEN 'task is empty: name the task to run'::text WHEN (length(task) > 500) THEN format('task has %s characters: at most 500 fit'::text, length(task)) WHEN (queue = ''::text) THEN 'queue is empty: name a queue, such as ''default'''::text WHEN (length(queue) > 200) THEN format('queue has %s characters: at most 200 fit'::text, length(queue)) WHEN (jsonb_typeof(args) <> 'object'::text) THEN format('args is a JSON %s: give an object, such as {"user_id": 7}'::text, jsonb_typeof(args)) WHEN (jsonb_typeof(headers) <> 'object'::text) THEN format('headers is a JSON %s: give an object, such as {"trace": "a1"}'::text, jsonb_typeof(headers)) WHEN ((headers ? 'on_buried'::text) AND (pgqueue.follow_up(headers) IS NULL)) THEN format('the header on_buried is %s: give the job that is to follow a burial, such as {"task": "mail_operator", "queue": "default"}'::text, "left"((headers ->> 'on_buried'::text), 200)) WHEN ((priority < '-32768'::integer) OR (priority > 32767)) THEN format('priority is %s: give a whole number from -32768 (first) to 32767 (last)'::text, priority) WHEN ((delay IS NOT NULL) AND (run_at IS NOT NULL)) THEN 'delay and run_at are both given: give one of them'::text WHEN ((delay < '00:00:00'::interval) OR (delay > '100 years'::interval)) THEN format('delay is %s: give a duration from 0 to 100 years'::text, delay) WHEN ((NOT isfinite(run_at)) OR (run_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) THEN format('run_at is %s: give a date before the end of the year 9999'::text, run_at) WHEN (max_failures < 0) THEN format('max_failures is %s: give 0 (bury at once) or more'::text, max_failures) WHEN ((timeout <= '00:00:00'::interval) OR (timeout > '100 years'::interval)) THEN format('timeout is %s: give a duration above 0 and up to 100 years, or null for none'::text, timeout) WHEN (unique_key = ''::text) THEN 'unique_key is empty: give a key, or null for none'::text WHEN (octet_length(unique_key) > 2000) THEN format('unique_key has %s bytes: at most 2000 fit; hash it'::text, octet_length(unique_key)) ELSE NULL::text END;
 
 COMMENT ON FUNCTION pgqueue.fault_of(task text, args jsonb, queue text, priority integer, delay interval, run_at timestamp with time zone, unique_key text, max_failures integer, timeout interval, headers jsonb) IS 'What is wrong with a new job, and the cure; null where nothing is.';
 
@@ -1033,6 +1086,21 @@ end
 $$;
 
 COMMENT ON FUNCTION pgqueue.keep_held(ids bigint[], attempts integer[], lease interval) IS 'Extends the leases of these attempts; returns those that are lost, or to be cancelled.';
+
+CREATE FUNCTION pgqueue.keep_late(refused bigint[], ids bigint[], attempts integer[], results jsonb, errors jsonb, moment timestamp with time zone) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+    insert into pgqueue.late_result (job_id, attempt, worker, arrived_at, result, error)
+    select a.job_id, a.attempt, a.worker, moment, nullif(results -> r.place, 'null'), nullif(errors -> r.place, 'null')
+      from (select u.id, width_bucket(u.id, ids) - 1 as place from unnest(refused) as u(id)) r
+      join pgqueue.attempt a on a.job_id = r.id and a.attempt = attempts[r.place + 1] and a.outcome = 'lost'
+    on conflict (job_id, attempt) do nothing
+$$;
+
+COMMENT ON FUNCTION pgqueue.keep_late(refused bigint[], ids bigint[], attempts integer[], results jsonb, errors jsonb, moment timestamp with time zone) IS 'Keeps the results and errors of attempts that were lost, to be looked at.';
 
 CREATE FUNCTION pgqueue.kick(id bigint) RETURNS void
     LANGUAGE plpgsql
@@ -1271,17 +1339,11 @@ COMMENT ON FUNCTION pgqueue.ready_queues() IS 'The names of the queues that have
 CREATE FUNCTION pgqueue.reap(max_jobs integer DEFAULT 1000) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET jit TO 'off'
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
     AS $$
 #variable_conflict use_column
 declare
     moment timestamptz := pgqueue.clock();
     leases bigint[];
-    lost   pgqueue.job;
-    reaped integer := 0;
 begin
     if max_jobs is null or max_jobs < 1 then
         perform pgqueue.reject(format('max_jobs is %s: give a whole number of at least 1', coalesce(max_jobs::text, 'null')));
@@ -1292,34 +1354,7 @@ begin
              order by l.expires_at
              limit max_jobs
                for update skip locked) e;
-    if leases is null then
-        return 0;
-    end if;
-    for lost in
-        select j.* from pgqueue.job j
-         where j.id = any (array(select unnest(l.job_ids) from pgqueue.lease l where l.id = any (leases)))
-           and j.lease_id = any (leases) and j.state = 'running'
-         limit max_jobs
-           for update skip locked
-    loop
-        lost.losses := lost.losses + 1;
-        if lost.cancel_requested_at is not null then
-            perform pgqueue.settle_cancelled(lost, 'lost', null, moment);
-        elsif lost.losses > lost.max_losses then
-            delete from pgqueue.job j where j.id = lost.id;
-            perform pgqueue.entomb(
-                lost, format('lost %s times, at most %s are forgiven', lost.losses, lost.max_losses), null,
-                pgqueue.end_attempt(lost, 'lost', null, moment), moment);
-        else
-            update pgqueue.job j set state = 'ready', run_at = moment, losses = lost.losses, lease_id = null
-             where j.id = lost.id;
-            perform pgqueue.end_attempt(lost, 'lost', null, moment);
-            perform pgqueue.wake(lost.queue, moment);
-        end if;
-        reaped := reaped + 1;
-    end loop;
-    perform pgqueue.drop_leases(leases);
-    return reaped;
+    return case when leases is null then 0 else pgqueue.take_back(leases, max_jobs, moment) end;
 end
 $$;
 
@@ -1377,8 +1412,9 @@ begin
             register_worker.queues, moment, moment)
     on conflict (name) do update
        set host = excluded.host, pid = excluded.pid, session = excluded.session, state = excluded.state,
-           queues = excluded.queues, started_at = excluded.started_at, last_seen = excluded.last_seen
+           queues = excluded.queues, started_at = excluded.started_at, last_seen = excluded.last_seen, reason = null
      where w.session = excluded.session
+        or w.state = 'retired'
         or w.last_seen < moment - interval '30 s'
         or w.host = excluded.host and w.pid = excluded.pid;
     if not found then
@@ -1441,6 +1477,47 @@ $$;
 
 COMMENT ON FUNCTION pgqueue.release(id bigint, attempt integer, delay interval, priority integer) IS 'A worker gives a job back unharmed; counts as no failure.';
 
+CREATE FUNCTION pgqueue.release_unfit(id bigint, attempt integer, error jsonb) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    held   pgqueue.job;
+begin
+    select j.* into held from pgqueue.job j
+     where j.id = release_unfit.id and j.attempt = release_unfit.attempt and j.state = 'running'
+       for update;
+    if not found then
+        perform pgqueue.refuse(release_unfit.id, 'release', release_unfit.attempt);
+    end if;
+    if held.cancel_requested_at is not null then
+        perform pgqueue.settle_cancelled(held, 'cancelled', error, moment);
+        return 'cancelled';
+    end if;
+    held.unfit_workers := held.unfit_workers
+        || coalesce((select l.worker from pgqueue.lease l where l.id = held.lease_id), 'unknown');
+    if cardinality(held.unfit_workers) > held.max_losses then
+        delete from pgqueue.job j where j.id = held.id;
+        perform pgqueue.entomb(
+            held, format('%s workers were unfit for it, at most %s are forgiven', cardinality(held.unfit_workers),
+                         held.max_losses), error, pgqueue.end_attempt(held, 'released', error, moment), moment);
+        return 'buried';
+    end if;
+    update pgqueue.job j
+       set state = 'ready', run_at = moment, lease_id = null, unfit_workers = held.unfit_workers
+     where j.id = held.id;
+    perform pgqueue.end_attempt(held, 'released', error, moment);
+    perform pgqueue.wake(held.queue, moment);
+    return 'ready';
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.release_unfit(id bigint, attempt integer, error jsonb) IS 'A worker gives a job back because of its own state: ready for others, buried, or cancelled.';
+
 CREATE FUNCTION pgqueue.resume(queue text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1458,6 +1535,38 @@ end
 $$;
 
 COMMENT ON FUNCTION pgqueue.resume(queue text) IS 'Ends a pause; nothing happens where there is none.';
+
+CREATE FUNCTION pgqueue.retire_worker(name text, session uuid, reason text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    delete from pgqueue.asleep a where a.worker = retire_worker.name
+       and exists (select from pgqueue.worker w where w.name = retire_worker.name and w.session = retire_worker.session);
+    update pgqueue.worker w
+       set state = 'retired', last_seen = pgqueue.clock(),
+           reason = case when w.state = 'retired' then w.reason else retire_worker.reason end
+     where w.name = retire_worker.name and w.session = retire_worker.session;
+$$;
+
+COMMENT ON FUNCTION pgqueue.retire_worker(name text, session uuid, reason text) IS 'A worker stops because it is unfit for work.';
+
+CREATE FUNCTION pgqueue.run_once(id bigint, attempt integer) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+    update pgqueue.job j set max_failures = j.failures, max_losses = j.losses
+     where j.id = run_once.id and j.attempt = run_once.attempt and j.state = 'running';
+    if not found then
+        perform pgqueue.refuse(run_once.id, 'run', run_once.attempt);
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.run_once(id bigint, attempt integer) IS 'The job is buried unless this attempt succeeds.';
 
 CREATE FUNCTION pgqueue.schema_version() RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1482,18 +1591,17 @@ $$;
 
 COMMENT ON FUNCTION pgqueue.settle_cancelled(job pgqueue.job, outcome text, error jsonb, moment timestamp with time zone) IS 'Moves a running job whose cancellation was asked for into history.';
 
-CREATE FUNCTION pgqueue.still_here(name text, session uuid, state text) RETURNS boolean
+CREATE FUNCTION pgqueue.still_here(name text, session uuid, state text) RETURNS text
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    with seen as (
-        update pgqueue.worker w set last_seen = pgqueue.clock(), state = still_here.state
-         where w.name = still_here.name and w.session = still_here.session
-        returning 1)
-    select exists (select from seen)
+    update pgqueue.worker w
+       set last_seen = pgqueue.clock(), state = case when w.state = 'retired' then w.state else still_here.state end
+     where w.name = still_here.name and w.session = still_here.session
+    returning w.state
 $$;
 
-COMMENT ON FUNCTION pgqueue.still_here(name text, session uuid, state text) IS 'Presence, every few seconds; false where the row is another''s or gone.';
+COMMENT ON FUNCTION pgqueue.still_here(name text, session uuid, state text) IS 'Presence, every few seconds. Returns the worker''s state: retired, if it was evicted, or null where the row is another''s or gone.';
 
 CREATE FUNCTION pgqueue.sweep(queues text[], max_jobs integer, lease interval, worker text) RETURNS SETOF pgqueue.claimed_with_lease
     LANGUAGE plpgsql ROWS 100
@@ -1507,6 +1615,49 @@ end
 $$;
 
 COMMENT ON FUNCTION pgqueue.sweep(queues text[], max_jobs integer, lease interval, worker text) IS 'Reaps, and claims from the start of each queue.';
+
+CREATE FUNCTION pgqueue.take_back(leases bigint[], max_jobs integer, moment timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    lost  pgqueue.job;
+    taken integer := 0;
+begin
+    for lost in
+        select j.* from pgqueue.job j
+         where j.id = any (array(select unnest(l.job_ids) from pgqueue.lease l where l.id = any (leases)))
+           and j.lease_id = any (leases) and j.state = 'running'
+         limit max_jobs
+           for update skip locked
+    loop
+        lost.losses := lost.losses + 1;
+        if lost.cancel_requested_at is not null then
+            perform pgqueue.settle_cancelled(lost, 'lost', null, moment);
+        elsif lost.losses > lost.max_losses then
+            delete from pgqueue.job j where j.id = lost.id;
+            perform pgqueue.entomb(
+                lost, format('lost %s times, at most %s are forgiven', lost.losses, lost.max_losses), null,
+                pgqueue.end_attempt(lost, 'lost', null, moment), moment);
+        else
+            update pgqueue.job j set state = 'ready', run_at = moment, losses = lost.losses, lease_id = null
+             where j.id = lost.id;
+            perform pgqueue.end_attempt(lost, 'lost', null, moment);
+            perform pgqueue.wake(lost.queue, moment);
+        end if;
+        taken := taken + 1;
+    end loop;
+    perform pgqueue.drop_leases(leases);
+    return taken;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.take_back(leases bigint[], max_jobs integer, moment timestamp with time zone) IS 'The jobs of these leases are lost: ready again, buried or cancelled; returns how many.';
 
 CREATE FUNCTION pgqueue.wake(queue text, run_at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
@@ -1578,6 +1729,17 @@ CREATE TABLE pgqueue.attempt_default (
     error jsonb
 );
 
+CREATE TABLE pgqueue.late_result (
+    job_id bigint NOT NULL,
+    attempt integer NOT NULL,
+    worker text NOT NULL,
+    arrived_at timestamp with time zone NOT NULL,
+    result jsonb,
+    error jsonb
+);
+
+COMMENT ON TABLE pgqueue.late_result IS 'What an attempt brought after its job was taken from it: refused, and kept to be looked at.';
+
 CREATE TABLE pgqueue.lease (
     id bigint NOT NULL,
     claimed_at timestamp with time zone NOT NULL,
@@ -1596,8 +1758,11 @@ CREATE VIEW pgqueue.attempts AS
     a.worker,
     a.started_at,
     a.finished_at,
-    a.error
-   FROM pgqueue.attempt a
+    a.error,
+    r.result AS late_result,
+    r.error AS late_error
+   FROM (pgqueue.attempt a
+     LEFT JOIN pgqueue.late_result r ON (((r.job_id = a.job_id) AND (r.attempt = a.attempt))))
 UNION ALL
  SELECT j.id AS job_id,
     (j.attempt)::integer AS attempt,
@@ -1605,7 +1770,9 @@ UNION ALL
     l.worker,
     l.claimed_at AS started_at,
     NULL::timestamp with time zone AS finished_at,
-    NULL::jsonb AS error
+    NULL::jsonb AS error,
+    NULL::jsonb AS late_result,
+    NULL::jsonb AS late_error
    FROM (pgqueue.job j
      JOIN pgqueue.lease l ON ((l.id = j.lease_id)))
   WHERE ((j.state)::text = 'running'::text);
@@ -1836,22 +2003,25 @@ CREATE TABLE pgqueue.worker (
     pid integer NOT NULL,
     session uuid NOT NULL,
     state text NOT NULL,
+    reason text,
     queues text[] NOT NULL,
     started_at timestamp with time zone NOT NULL,
     last_seen timestamp with time zone NOT NULL,
     CONSTRAINT worker_name_check CHECK ((name <> ''::text)),
-    CONSTRAINT worker_state_check CHECK ((state = ANY (ARRAY['running'::text, 'stopping'::text])))
+    CONSTRAINT worker_state_check CHECK ((state = ANY (ARRAY['running'::text, 'stopping'::text, 'retired'::text])))
 )
 WITH (fillfactor='50');
 
 COMMENT ON TABLE pgqueue.worker IS 'Presence of worker processes; session tells two processes with one name apart.';
+
+COMMENT ON COLUMN pgqueue.worker.reason IS 'Why it has retired: what made it unfit, or who evicted it.';
 
 CREATE VIEW pgqueue.workers AS
  SELECT name AS worker,
     host,
     pid,
         CASE
-            WHEN (last_seen < (pgqueue.clock() - '00:00:30'::interval)) THEN 'dead'::text
+            WHEN ((state <> 'retired'::text) AND (last_seen < (pgqueue.clock() - '00:00:30'::interval))) THEN 'dead'::text
             ELSE state
         END AS state,
     queues,
@@ -1861,7 +2031,8 @@ CREATE VIEW pgqueue.workers AS
            FROM ((pgqueue.lease l
              CROSS JOIN LATERAL unnest(l.job_ids) member(id))
              JOIN pgqueue.job j ON (((j.id = member.id) AND (j.lease_id = l.id))))
-          WHERE (l.worker = w.name)) AS running
+          WHERE (l.worker = w.name)) AS running,
+    reason
    FROM pgqueue.worker w;
 
 COMMENT ON VIEW pgqueue.workers IS 'Worker processes; dead where not seen for 30 s.';
@@ -1881,6 +2052,9 @@ ALTER TABLE ONLY pgqueue.dead_letter
 
 ALTER TABLE ONLY pgqueue.job
     ADD CONSTRAINT job_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pgqueue.late_result
+    ADD CONSTRAINT late_result_pkey PRIMARY KEY (job_id, attempt);
 
 ALTER TABLE ONLY pgqueue.lease
     ADD CONSTRAINT lease_pkey PRIMARY KEY (id);
@@ -1910,6 +2084,8 @@ CREATE INDEX job_history_id ON ONLY pgqueue.job_history USING btree (id);
 CREATE INDEX job_history_default_id_idx ON pgqueue.job_history_default USING btree (id);
 
 CREATE UNIQUE INDEX job_unique_key ON pgqueue.job USING btree (unique_key) WHERE (unique_key IS NOT NULL);
+
+CREATE INDEX late_result_arrived ON pgqueue.late_result USING btree (arrived_at);
 
 ALTER INDEX pgqueue.attempt_job ATTACH PARTITION pgqueue.attempt_default_job_id_idx;
 

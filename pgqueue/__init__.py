@@ -16,7 +16,7 @@ from .errors import (
     WrongState,
 )
 from .jobs import JobId, JobRecord, JobState, NewJob
-from .running import Bury, Cancel, Job, JobInterrupted, Retry, Snooze
+from .running import Bury, Cancel, Job, JobInterrupted, Retry, Snooze, WorkerUnfit
 from .tasks import Tasks
 
 __all__ = [
@@ -44,5 +44,6 @@ __all__ = [
     "Tasks",
     "WaitTimeout",
     "WorkerMisconfigured",
+    "WorkerUnfit",
     "WrongState",
 ]

@@ -238,6 +238,10 @@ def resume(queue: str) -> Call[None]:
     return Call("select pgqueue.resume(queue => %(queue)s)", nothing, {"queue": parameters.text("queue", queue)})
 
 
+def evict(worker: str) -> Call[int]:
+    return Call("select pgqueue.evict(worker => %(worker)s)", scalar, {"worker": parameters.text("worker", worker)})
+
+
 def purge(queue: str) -> Call[int]:
     return Call("select pgqueue.purge(queue => %(queue)s)", scalar, {"queue": parameters.text("queue", queue)})
 

@@ -69,7 +69,8 @@ class _Options:
         if isinstance(task, str):
             return _by_name(task, args, self._options | kwargs)
         known = task_of(task)
-        return replace(known.new_job(known.args_of(args, kwargs)), **self._options)
+        job = known.new_job(known.args_of(args, kwargs))
+        return replace(job, **self._options | {"headers": job.headers | self._options.get("headers", {})})
 
 
 class Queue(_Options):
@@ -162,6 +163,10 @@ class Queue(_Options):
     def resume(self, queue: str) -> None:
         return self._run(calls.resume(queue))
 
+    def evict(self, worker: str) -> int:
+        """A worker retires: what it holds counts as lost, and is ready for others at once. Returns how many jobs."""
+        return self._run(calls.evict(worker))
+
     def purge(self, queue: str) -> int:
         """Removes waiting jobs, which go to history as cancelled; returns how many."""
         return self._run(calls.purge(queue))
@@ -245,6 +250,9 @@ class AsyncQueue(_Options):
 
     async def resume(self, queue: str) -> None:
         return await self._run(calls.resume(queue))
+
+    async def evict(self, worker: str) -> int:
+        return await self._run(calls.evict(worker))
 
     async def purge(self, queue: str) -> int:
         return await self._run(calls.purge(queue))

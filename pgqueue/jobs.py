@@ -136,6 +136,13 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
+class Unfit:
+    """Given back because of the worker's own state, which retires; counts as no failure of the job."""
+
+    error: JobError
+
+
+@dataclass(frozen=True, slots=True)
 class Buried:
     reason: str
     error: JobError | None = None
@@ -151,4 +158,4 @@ class Lost:
     """The lease ran out and somebody else has the job; there is nothing left to say about this attempt."""
 
 
-Outcome = Done | Settled | Failed | Released | Buried | Cancelled | Lost
+Outcome = Done | Settled | Failed | Released | Unfit | Buried | Cancelled | Lost

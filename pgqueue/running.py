@@ -1,5 +1,6 @@
 """Job: what a handler holds while it runs."""
 
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import psycopg
 
 from . import calls, database
+from .database import AnyConnection
 from .errors import StaleAttempt
 from .jobs import Buried, Cancelled, ClaimedJob, JobId, Outcome, Released
 
@@ -52,6 +54,11 @@ class Cancel(Verdict):
         self.outcome = Cancelled(None if reason is None else str(reason))
 
 
+class WorkerUnfit(Exception):
+    """Raised by a handler that cannot work on this machine, such as one whose disk is read-only. The job goes to
+    another worker, without a failure; this one lets its other jobs finish, retires, and exits with code 75."""
+
+
 class JobInterrupted(BaseException):
     """Raised inside a def handler whose time is up, or whose job was cancelled or lost. Not an Exception, so that
     a handler's own except clause does not swallow it."""
@@ -61,8 +68,12 @@ class JobInterrupted(BaseException):
 class Connections:
     """Where handlers borrow connections: one pool per colour, opened when first used."""
 
-    borrow: Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
-    borrow_async: Callable[[], AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]]
+    borrow: "Callable[[Job], AbstractContextManager[psycopg.Connection[Any]]]"
+    borrow_async: "Callable[[Job], AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]]"
+
+
+_lending = threading.Lock()
+"""Held while connections are cut, so that meanwhile none goes back to its pool and on to another job."""
 
 
 class Job:
@@ -72,6 +83,8 @@ class Job:
         self._claimed = claimed
         self._connections = connections
         self._should_stop = False
+        self._is_cut_off = False
+        self._borrowed: tuple[AnyConnection, ...] = ()
         self.is_settled = False
 
     @property
@@ -120,6 +133,28 @@ class Job:
         """Called by the worker."""
         self._should_stop = True
 
+    @contextmanager
+    def borrowing(self, connection: AnyConnection) -> Iterator[None]:
+        """Called by who lends it. Raises StaleAttempt once the job is lost."""
+        with _lending:
+            if self._is_cut_off:
+                raise StaleAttempt(f"job {self.id} is not attempt {self.attempt}'s any more: drop what it has done")
+            self._borrowed = (*self._borrowed, connection)
+        try:
+            yield
+        finally:
+            with _lending:
+                self._borrowed = tuple(other for other in self._borrowed if other is not connection)
+
+    def cut_off(self) -> bool:
+        """Called by the worker once the job is lost: ends at once what waits for an answer on a borrowed connection,
+        which may be half-open and never bring one. Whether there was any."""
+        with _lending:
+            self._is_cut_off = True
+            for connection in self._borrowed:
+                database.cut(connection)
+            return bool(self._borrowed)
+
     def transaction(self, result: object = None) -> "JobTransaction":
         """A connection in a transaction that ends by completing this job: `with` or `async with`.
 
@@ -133,11 +168,11 @@ class Job:
     def extend(self, lease: timedelta) -> datetime:
         """The lease ends this long from now; returns when. The worker extends it by itself while the handler runs,
         so this is for a handler that knows it will be cut off from the database. Raises StaleAttempt."""
-        with self._connections.borrow() as connection:
+        with self._connections.borrow(self) as connection:
             return database.run(connection, calls.extend(self.id, self.attempt, lease))
 
     async def extend_async(self, lease: timedelta) -> datetime:
-        async with self._connections.borrow_async() as connection:
+        async with self._connections.borrow_async(self) as connection:
             return await database.run_async(connection, calls.extend(self.id, self.attempt, lease))
 
 
@@ -151,14 +186,14 @@ class JobTransaction:
 
     @contextmanager
     def _blocking(self) -> Iterator[psycopg.Connection[Any]]:
-        with self._connections.borrow() as connection:
+        with self._connections.borrow(self._job) as connection:
             yield connection
             database.run(connection, self._completion())
         self._job.is_settled = True
 
     @asynccontextmanager
     async def _awaiting(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-        async with self._connections.borrow_async() as connection:
+        async with self._connections.borrow_async(self._job) as connection:
             yield connection
             await database.run_async(connection, self._completion())
         self._job.is_settled = True

@@ -1,5 +1,6 @@
 """Tasks: an explicit registry from a name to a function and its policy."""
 
+import errno
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar, get_type_hints, overload
 from .errors import InvalidInput
 from .jobs import NewJob
 from .retry import Backoff, policy
-from .running import Job
+from .running import Job, WorkerUnfit
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -17,6 +18,9 @@ AnyFunction = Callable[..., Any]
 
 _ATTRIBUTE = "__pgqueue_task__"
 _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
+
+UNFIT_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+"""Of an OSError that the machine is to blame for, not the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,9 @@ class Task:
     backoff: Backoff | None
     retry_on: tuple[type[BaseException], ...]
     bury_on: tuple[type[BaseException], ...]
+    unfit_on: tuple[type[BaseException], ...]
+    at_most_once: bool
+    headers: dict[str, Any]
     is_async: bool
     job_parameter: str | None
     signature: inspect.Signature
@@ -43,6 +50,15 @@ class Task:
         if isinstance(error, self.bury_on):
             return False
         return not self.retry_on or isinstance(error, self.retry_on)
+
+    def blames_worker(self, error: BaseException) -> bool:
+        """The machine is unfit: its disk is full or broken, its memory used up, or the handler says so. What the task
+        itself retries or buries on is the task's own affair."""
+        if isinstance(error, (WorkerUnfit, *self.unfit_on)):
+            return True
+        if isinstance(error, (*self.bury_on, *self.retry_on)):
+            return False
+        return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in UNFIT_ERRNOS)
 
     def args_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The call's arguments by name. Raises InvalidInput where they do not fit the signature."""
@@ -86,6 +102,7 @@ class Task:
             priority=self.priority,
             timeout=self.timeout,
             max_failures=self.max_failures,
+            headers=self.headers,
         )
 
 
@@ -120,6 +137,9 @@ class Tasks:
         retry: str | Sequence[timedelta | float] | Backoff | None = None,
         retry_on: Sequence[type[BaseException]] = (),
         bury_on: Sequence[type[BaseException]] = (),
+        unfit_on: Sequence[type[BaseException]] = (),
+        at_most_once: bool = False,
+        on_buried: AnyFunction | None = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
     def task(self, function: AnyFunction | None = None, /, **options: Any) -> Any:
@@ -140,12 +160,18 @@ class Tasks:
         retry: str | Sequence[timedelta | float] | Backoff | None = None,
         retry_on: Sequence[type[BaseException]] = (),
         bury_on: Sequence[type[BaseException]] = (),
+        unfit_on: Sequence[type[BaseException]] = (),
+        at_most_once: bool = False,
+        on_buried: AnyFunction | None = None,
     ) -> Callable[P, R]:
         """Registers a function, under its own name unless another is given, and returns it.
 
         max_failures is how many failures are retried (database default 25); the next one buries. retry names the
         delays: "sidekiq" (the default), "exponential", "linear", a list of seconds, or a function of the retry number.
-        With retry_on only these exceptions are retried; those in bury_on never are. Raises InvalidInput.
+        With retry_on only these exceptions are retried; those in bury_on never are. After those in unfit_on, as after a
+        full disk, another worker has the job and this one retires. With at_most_once the job is buried unless its first
+        run succeeds, whatever ends it. on_buried is a task that is enqueued, with a dict `buried`, in the transaction
+        that buries the job. Raises InvalidInput.
         """
         name = name or getattr(function, "__name__", "")
         if not name or name == "<lambda>":
@@ -171,6 +197,9 @@ class Tasks:
             backoff=None if retry is None else policy(retry),
             retry_on=tuple(retry_on),
             bury_on=tuple(bury_on),
+            unfit_on=tuple(unfit_on),
+            at_most_once=at_most_once,
+            headers={} if on_buried is None else {"on_buried": _follow_up(on_buried)},
             is_async=inspect.iscoroutinefunction(function),
             job_parameter=job_parameter,
             signature=signature,
@@ -191,6 +220,15 @@ def task_of(function: AnyFunction) -> Task:
     if not isinstance(task, Task):
         raise InvalidInput(f"{function!r} is not a task: decorate it with @tasks.task, or enqueue by name")
     return task
+
+
+def _follow_up(function: AnyFunction) -> dict[str, str]:
+    """The header on_buried, which the database reads when it buries the job."""
+    task = task_of(function)
+    misfit = task.misfit({"buried": {}})
+    if misfit is not None:
+        raise InvalidInput(f"{task.name} cannot follow a burial, {misfit}: give it one parameter, buried: dict")
+    return {"task": task.name, "queue": task.queue}
 
 
 def _signature(function: AnyFunction) -> tuple[inspect.Signature, str | None]:

@@ -13,6 +13,8 @@ complete          PQ409      PQ409      succeeded  succeeded   PQ409      PQ409 
 fail              PQ409      PQ409      scheduled  cancelled   PQ409      PQ409      PQ409      PQ409      PQ404
 fail_at_limit     PQ409      PQ409      buried     cancelled   PQ409      PQ409      PQ409      PQ409      PQ404
 release           PQ409      PQ409      ready      cancelled   PQ409      PQ409      PQ409      PQ409      PQ404
+release_unfit     PQ409      PQ409      ready      cancelled   PQ409      PQ409      PQ409      PQ409      PQ404
+run_once          PQ409      PQ409      running    cancelling  PQ409      PQ409      PQ409      PQ409      PQ404
 extend            PQ409      PQ409      running    cancelling  PQ409      PQ409      PQ409      PQ409      PQ404
 bury_by_worker    PQ409      PQ409      buried     buried      PQ409      PQ409      PQ409      PQ409      PQ404
 bury_by_operator  buried     buried     buried     buried      buried     PQ409      PQ409      PQ409      PQ404
@@ -33,6 +35,7 @@ OUTCOMES: dict[str, dict[str, str]] = {
     "fail":             {"running": "failed", "cancelling": "failed"},
     "fail_at_limit":    {"running": "failed", "cancelling": "failed"},
     "release":          {"running": "released", "cancelling": "cancelled"},
+    "release_unfit":    {"running": "released", "cancelling": "cancelled"},
     "bury_by_worker":   {"running": "failed", "cancelling": "failed"},
     "bury_by_operator": {"running": "cancelled", "cancelling": "cancelled"},
     "reap":             {"running": "lost", "cancelling": "lost"},

@@ -20,6 +20,8 @@ SQL = {
     "fail": "select pgqueue.fail(%(id)s, %(attempt)s, '{}', '1 h')",
     "fail_at_limit": "select pgqueue.fail(%(id)s, %(attempt)s, '{}', '1 h')",
     "release": "select pgqueue.release(%(id)s, %(attempt)s)",
+    "release_unfit": "select pgqueue.release_unfit(%(id)s, %(attempt)s, '{}')",
+    "run_once": "select pgqueue.run_once(%(id)s, %(attempt)s)",
     "extend": "select pgqueue.extend(%(id)s, %(attempt)s, '1 day')",
     "bury_by_worker": "select pgqueue.bury(%(id)s, %(attempt)s)",
     "bury_by_operator": "select pgqueue.bury(%(id)s)",

@@ -5,6 +5,9 @@ import ctypes
 import os
 import threading
 import time
+from pathlib import Path
+
+import psycopg
 
 import pgqueue
 
@@ -57,6 +60,24 @@ def write_effect_slowly(job: pgqueue.Job, seconds: float) -> None:
             time.sleep(seconds)
 
 
+@tasks.task(at_most_once=True)
+def write_effect_once(job: pgqueue.Job, seconds: float) -> None:
+    """The effect stands though the handler does not end: it is committed by itself."""
+    with psycopg.connect(os.environ["PGQUEUE_DSN"]) as connection:
+        connection.execute("insert into effect (job_id, attempt) values (%s, %s)", [job.id, job.attempt])
+    time.sleep(seconds)
+
+
+@tasks.task
+def write_scratch(size: int) -> None:
+    Path(os.environ["SCRATCH"], "scratch").write_bytes(bytes(size))
+
+
+@tasks.task
+def be_unfit() -> None:
+    raise pgqueue.WorkerUnfit("as told")
+
+
 @tasks.task(max_failures=0)
 def fail() -> None:
     raise ValueError("as told")
@@ -83,3 +104,11 @@ def loop_until_told(job: pgqueue.Job) -> str:
 def loop_for_ever() -> None:
     while True:
         threading.Event().wait(0.01)
+
+
+@tasks.task
+async def count_attempts(job: pgqueue.Job, seconds: float) -> int:
+    """Blocks the loop in its first attempt."""
+    if job.attempt == 1:
+        time.sleep(seconds)  # noqa: ASYNC251, so that nothing can interrupt it
+    return job.attempt

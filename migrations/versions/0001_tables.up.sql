@@ -50,6 +50,7 @@ create table pgqueue.job (
     timeout             pgqueue.time_limit,
     unique_key          text,
     cancel_reason       text,
+    unfit_workers       text[],
     constraint job_running_has_a_lease check ((state = 'running') = (lease_id is not null))
 ) with (
     fillfactor = 70,
@@ -63,6 +64,7 @@ comment on table pgqueue.job is 'Live jobs: ready (also those with a future run_
 comment on column pgqueue.job.attempt is 'Claims so far; with the id, the fencing number of whoever runs the job.';
 comment on column pgqueue.job.max_failures is 'Failures that are retried; the next one buries.';
 comment on column pgqueue.job.max_losses is 'Losses (a worker that died or went silent) that are forgiven; the next one buries.';
+comment on column pgqueue.job.unfit_workers is 'Workers that gave the job back as unfit for it, and are not given it again.';
 
 -- Equals the claim's ORDER BY.
 create index job_claim on pgqueue.job (queue, priority, run_at, id) where state = 'ready';
@@ -95,6 +97,19 @@ create table pgqueue.attempt (
 ) partition by range (finished_at);
 comment on table pgqueue.attempt is 'One row per attempt, written once, when it ends.';
 create index attempt_job on pgqueue.attempt (job_id);
+
+-- Written by whoever was refused, so it may come twice, or never.
+create table pgqueue.late_result (
+    job_id     bigint      not null,
+    attempt    integer     not null,
+    worker     text        not null,
+    arrived_at timestamptz not null,
+    result     jsonb,
+    error      jsonb,
+    primary key (job_id, attempt)
+);
+comment on table pgqueue.late_result is 'What an attempt brought after its job was taken from it: refused, and kept to be looked at.';
+create index late_result_arrived on pgqueue.late_result (arrived_at);
 
 create table pgqueue.dead_letter (
     id           bigint primary key,
@@ -165,12 +180,14 @@ create table pgqueue.worker (
     host       text        not null,
     pid        integer     not null,
     session    uuid        not null,
-    state      text        not null check (state in ('running', 'stopping')),
+    state      text        not null check (state in ('running', 'stopping', 'retired')),
+    reason     text,
     queues     text[]      not null,
     started_at timestamptz not null,
     last_seen  timestamptz not null
 ) with (fillfactor = 50);
 comment on table pgqueue.worker is 'Presence of worker processes; session tells two processes with one name apart.';
+comment on column pgqueue.worker.reason is 'Why it has retired: what made it unfit, or who evicted it.';
 
 -- UNLOGGED: after a crash it is empty, which costs each sleeper one poll interval.
 create unlogged table pgqueue.asleep (

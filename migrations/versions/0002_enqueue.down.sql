@@ -7,6 +7,7 @@ drop function pgqueue.wake_for_new_jobs();
 drop function pgqueue.wake(text, timestamptz);
 drop function pgqueue.check_room(text, bigint, bigint);
 drop function pgqueue.fault_of;
+drop function pgqueue.follow_up(jsonb);
 drop function pgqueue.check_duration(text, interval, boolean);
 drop function pgqueue.reject(text);
 create or replace function pgqueue.schema_version() returns integer

@@ -26,6 +26,16 @@ end
 $$;
 comment on function pgqueue.check_duration(text, interval, boolean) is 'Refuses a negative, endless or (unless allowed) zero duration.';
 
+-- The job that is to be enqueued when the one with these headers is buried; null where there is none, or none that could be.
+create function pgqueue.follow_up(headers jsonb) returns jsonb
+language sql immutable
+return case
+    when length(headers -> 'on_buried' ->> 'task') between 1 and 500
+     and length(headers -> 'on_buried' ->> 'queue') between 1 and 200
+    then headers -> 'on_buried'
+end;
+comment on function pgqueue.follow_up(jsonb) is 'The task and queue of the job that follows a burial, from the header on_buried.';
+
 -- Says what is wrong with a new job, or null. Who calls it: enqueue, for a job that leaves its defaults; enqueue_many
 -- and check_jobs, for each. It is inlined there.
 create function pgqueue.fault_of(
@@ -41,6 +51,9 @@ return case
         then format('args is a JSON %s: give an object, such as {"user_id": 7}', jsonb_typeof(args))
     when jsonb_typeof(headers) <> 'object'
         then format('headers is a JSON %s: give an object, such as {"trace": "a1"}', jsonb_typeof(headers))
+    when headers ? 'on_buried' and pgqueue.follow_up(headers) is null
+        then format('the header on_buried is %s: give the job that is to follow a burial, such as '
+                    '{"task": "mail_operator", "queue": "default"}', left(headers ->> 'on_buried', 200))
     when priority not between -32768 and 32767
         then format('priority is %s: give a whole number from -32768 (first) to 32767 (last)', priority)
     when delay is not null and run_at is not null then 'delay and run_at are both given: give one of them'

@@ -74,10 +74,19 @@ as $$
 $$;
 comment on function pgqueue.archive is 'Puts a job that has left pgqueue.job into history.';
 
+-- The follow-up is a plain insert, so that nothing can refuse it: a full queue must not keep a job from being buried.
 create function pgqueue.entomb(job pgqueue.job, reason text, error jsonb, buried_by text, moment timestamptz) returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
+    insert into pgqueue.job (task, queue, args, run_at, enqueued_at)
+    select follow_up ->> 'task', follow_up ->> 'queue',
+           jsonb_build_object('buried', jsonb_build_object(
+               'job_id', (job).id, 'queue', (job).queue, 'task', (job).task, 'args', (job).args, 'attempt', (job).attempt,
+               'reason', reason, 'error', error)),
+           moment, moment
+      from pgqueue.follow_up((job).headers) as follow_up
+     where follow_up is not null;
     insert into pgqueue.dead_letter (id, run_at, enqueued_at, buried_at, attempt, failures, losses, max_failures,
                                      max_losses, priority, queue, task, args, headers, timeout, unique_key, reason,
                                      error, buried_by)
@@ -85,7 +94,7 @@ as $$
             (job).max_failures, (job).max_losses, (job).priority, (job).queue, (job).task, (job).args, (job).headers,
             (job).timeout, (job).unique_key, reason, error, buried_by)
 $$;
-comment on function pgqueue.entomb is 'Puts a job that has left pgqueue.job into dead_letter.';
+comment on function pgqueue.entomb is 'Puts a job that has left pgqueue.job into dead_letter, and enqueues the job that is to follow.';
 
 -- Delay before the n-th retry, n from 0: n^4 + 15 s and up to 10 s x (n + 1) of jitter, so that jobs that failed
 -- together do not return together. Without jitter the 25 default retries span 1,763,395 s, 20.4 days. At most a year.
@@ -148,6 +157,7 @@ as $$
 declare
     moment    timestamptz := pgqueue.clock();
     completed bigint[];
+    refused   bigint[];
 begin
     perform pgqueue.check_ascending(ids);
     with gone as (
@@ -171,12 +181,31 @@ begin
     )
     select coalesce(array_agg(e.job_id), '{}') into completed from ended e;
     if cardinality(completed) < cardinality(ids) then
-        return query select unnest(ids) except select unnest(completed);
+        refused := array(select unnest(ids) except select unnest(completed));
+        perform pgqueue.keep_late(refused, ids, attempts, results, null, moment);
+        return query select unnest(refused);
     end if;
     perform pgqueue.drop_leases(leases);
 end
 $$;
 comment on function pgqueue.complete_many is 'Completes a batch; returns the ids that were refused.';
+
+-- Keeps what was refused because the attempt was lost. Refused is also what was sent twice: that attempt succeeded, and
+-- nothing is kept. results and errors are JSON arrays in step with the ids, or null.
+create function pgqueue.keep_late(refused bigint[], ids bigint[], attempts integer[], results jsonb, errors jsonb,
+                                  moment timestamptz) returns void
+language sql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+    insert into pgqueue.late_result (job_id, attempt, worker, arrived_at, result, error)
+    select a.job_id, a.attempt, a.worker, moment, nullif(results -> r.place, 'null'), nullif(errors -> r.place, 'null')
+      from (select u.id, width_bucket(u.id, ids) - 1 as place from unnest(refused) as u(id)) r
+      join pgqueue.attempt a on a.job_id = r.id and a.attempt = attempts[r.place + 1] and a.outcome = 'lost'
+    on conflict (job_id, attempt) do nothing
+$$;
+comment on function pgqueue.keep_late is 'Keeps the results and errors of attempts that were lost, to be looked at.';
 
 -- Drops those leases that hold no job any more. A locked one is being extended or reaped: leave it to whoever has it.
 -- offset 0 keeps the look at the jobs a look-up by id for each lease; as a join it may read the whole table.
@@ -270,6 +299,7 @@ as $$
 declare
     moment  timestamptz := pgqueue.clock();
     failed  bigint[];
+    refused bigint[];
     queues  text[];
     run_ats timestamptz[];
     last    record;
@@ -321,7 +351,9 @@ begin
                                  make_interval(secs => retry_ins[last.place]));
             failed := failed || last.id;
         end loop;
-        return query select unnest(ids) except select unnest(failed);
+        refused := array(select unnest(ids) except select unnest(failed));
+        perform pgqueue.keep_late(refused, ids, attempts, null, errors, moment);
+        return query select unnest(refused);
     end if;
     perform pgqueue.drop_leases(leases);
 end
@@ -365,6 +397,67 @@ begin
 end
 $$;
 comment on function pgqueue.release is 'A worker gives a job back unharmed; counts as no failure.';
+
+-- A worker that cannot run any job as things are, its disk full or its memory used up, gives this one back unharmed, and
+-- is not given it again. A job that as many workers are unfit for as may lose it is to blame itself.
+create function pgqueue.release_unfit(id bigint, attempt integer, error jsonb) returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    held   pgqueue.job;
+begin
+    select j.* into held from pgqueue.job j
+     where j.id = release_unfit.id and j.attempt = release_unfit.attempt and j.state = 'running'
+       for update;
+    if not found then
+        perform pgqueue.refuse(release_unfit.id, 'release', release_unfit.attempt);
+    end if;
+    if held.cancel_requested_at is not null then
+        perform pgqueue.settle_cancelled(held, 'cancelled', error, moment);
+        return 'cancelled';
+    end if;
+    held.unfit_workers := held.unfit_workers
+        || coalesce((select l.worker from pgqueue.lease l where l.id = held.lease_id), 'unknown');
+    if cardinality(held.unfit_workers) > held.max_losses then
+        delete from pgqueue.job j where j.id = held.id;
+        perform pgqueue.entomb(
+            held, format('%s workers were unfit for it, at most %s are forgiven', cardinality(held.unfit_workers),
+                         held.max_losses), error, pgqueue.end_attempt(held, 'released', error, moment), moment);
+        return 'buried';
+    end if;
+    update pgqueue.job j
+       set state = 'ready', run_at = moment, lease_id = null, unfit_workers = held.unfit_workers
+     where j.id = held.id;
+    perform pgqueue.end_attempt(held, 'released', error, moment);
+    perform pgqueue.wake(held.queue, moment);
+    return 'ready';
+end
+$$;
+comment on function pgqueue.release_unfit is 'A worker gives a job back because of its own state: ready for others, buried, or cancelled.';
+
+-- Who calls it: a worker, before it starts a job that must not run twice. From here on any end but success buries it: the
+-- next failure, and the next loss.
+create function pgqueue.run_once(id bigint, attempt integer) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    update pgqueue.job j set max_failures = j.failures, max_losses = j.losses
+     where j.id = run_once.id and j.attempt = run_once.attempt and j.state = 'running';
+    if not found then
+        perform pgqueue.refuse(run_once.id, 'run', run_once.attempt);
+    end if;
+end
+$$;
+comment on function pgqueue.run_once(bigint, integer) is 'The job is buried unless this attempt succeeds.';
 
 -- A worker with its attempt, an operator without. An operator may bury a running job too: its worker is then refused.
 create function pgqueue.bury(id bigint, attempt integer default null, reason text default null,

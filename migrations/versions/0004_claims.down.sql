@@ -3,6 +3,7 @@ drop function pgqueue.fall_asleep(text, text[], text[]);
 drop function pgqueue.ready_queues();
 drop function pgqueue.next_due(text, timestamptz);
 drop function pgqueue.reap(integer);
+drop function pgqueue.take_back(bigint[], integer, timestamptz);
 drop function pgqueue.keep_held;
 drop function pgqueue.extend(bigint, integer, interval);
 drop function pgqueue.claim;

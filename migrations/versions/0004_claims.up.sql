@@ -49,6 +49,7 @@ begin
                     where j.queue = mark.queue and j.priority = mark.priority and j.state = 'ready'
                       and (j.run_at, j.id) >= (mark.run_at, mark.id) and j.run_at <= moment
                       and mark.queue <> all (paused)
+                      and (j.unfit_workers is null or claim_from.worker <> all (j.unfit_workers))
                     order by j.queue, j.priority, j.run_at, j.id
                     limit max_jobs
                       for update skip locked) j
@@ -75,6 +76,7 @@ begin
                    select j.id from pgqueue.job j
                     where j.queue = sought.queue and j.priority = first.priority and j.state = 'ready'
                       and (j.run_at, j.id) >= (first.run_at, first.id) and j.run_at <= moment
+                      and (j.unfit_workers is null or claim_from.worker <> all (j.unfit_workers))
                     order by j.queue, j.priority, j.run_at, j.id
                     limit max_jobs
                       for update skip locked) j
@@ -259,10 +261,8 @@ end
 $$;
 comment on function pgqueue.keep_held is 'Extends the leases of these attempts; returns those that are lost, or to be cancelled.';
 
--- Who calls it: every claim that comes short, and any worker now and then. A lease that somebody extends is skipped, and a job that
--- somebody is settling too: its lease then stays for the next reap. No index on expires_at: it would be paid at
--- every claim and every heartbeat, and leases are few.
-create function pgqueue.reap(max_jobs integer default 1000) returns integer
+-- Takes back what these leases hold, as far as nobody is settling it: that job's lease then stays. The leases are locked.
+create function pgqueue.take_back(leases bigint[], max_jobs integer, moment timestamptz) returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -272,23 +272,9 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-    moment timestamptz := pgqueue.clock();
-    leases bigint[];
-    lost   pgqueue.job;
-    reaped integer := 0;
+    lost  pgqueue.job;
+    taken integer := 0;
 begin
-    if max_jobs is null or max_jobs < 1 then
-        perform pgqueue.reject(format('max_jobs is %s: give a whole number of at least 1', coalesce(max_jobs::text, 'null')));
-    end if;
-    select array_agg(e.id) into leases
-      from (select l.id from pgqueue.lease l
-             where l.expires_at <= moment
-             order by l.expires_at
-             limit max_jobs
-               for update skip locked) e;
-    if leases is null then
-        return 0;
-    end if;
     for lost in
         select j.* from pgqueue.job j
          where j.id = any (array(select unnest(l.job_ids) from pgqueue.lease l where l.id = any (leases)))
@@ -310,10 +296,35 @@ begin
             perform pgqueue.end_attempt(lost, 'lost', null, moment);
             perform pgqueue.wake(lost.queue, moment);
         end if;
-        reaped := reaped + 1;
+        taken := taken + 1;
     end loop;
     perform pgqueue.drop_leases(leases);
-    return reaped;
+    return taken;
+end
+$$;
+comment on function pgqueue.take_back(bigint[], integer, timestamptz) is 'The jobs of these leases are lost: ready again, buried or cancelled; returns how many.';
+
+-- Who calls it: every claim that comes short, and any worker now and then. A lease that somebody extends is skipped. No
+-- index on expires_at: it would be paid at every claim and every heartbeat, and leases are few.
+create function pgqueue.reap(max_jobs integer default 1000) returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    moment timestamptz := pgqueue.clock();
+    leases bigint[];
+begin
+    if max_jobs is null or max_jobs < 1 then
+        perform pgqueue.reject(format('max_jobs is %s: give a whole number of at least 1', coalesce(max_jobs::text, 'null')));
+    end if;
+    select array_agg(e.id) into leases
+      from (select l.id from pgqueue.lease l
+             where l.expires_at <= moment
+             order by l.expires_at
+             limit max_jobs
+               for update skip locked) e;
+    return case when leases is null then 0 else pgqueue.take_back(leases, max_jobs, moment) end;
 end
 $$;
 comment on function pgqueue.reap(integer) is 'Takes back the jobs of expired leases: ready again at once, or buried; returns how many.';

@@ -1,3 +1,4 @@
+drop function pgqueue.evict(text);
 drop function pgqueue.purge(text);
 drop function pgqueue.resume(text);
 drop function pgqueue.pause(text, interval);

@@ -224,6 +224,34 @@ end
 $$;
 comment on function pgqueue.purge(text) is 'Removes waiting jobs, which go to history as cancelled; returns how many.';
 
+-- For a worker that is not to be trusted any more, whether it answers or not. What it holds is lost to it at once; where it
+-- still runs it reads that it has retired, and stops. Who keeps its leases meanwhile is waited for, who settles is not.
+create function pgqueue.evict(worker text) returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    moment   timestamptz := pgqueue.clock();
+    is_known boolean;
+    leases   bigint[];
+    taken    integer;
+begin
+    update pgqueue.worker w set state = 'retired', reason = 'evicted by ' || session_user where w.name = evict.worker;
+    is_known := found;
+    leases := array(select l.id from pgqueue.lease l where l.worker = evict.worker order by l.id for update);
+    if not is_known and leases = '{}' then
+        perform pgqueue.reject(format('there is no worker "%s": pgqueue workers lists them', evict.worker));
+    end if;
+    taken := pgqueue.take_back(leases, 2147483647, moment);
+    perform pgqueue.note('evict', null, null, jsonb_build_object('worker', evict.worker, 'jobs', taken));
+    return taken;
+end
+$$;
+comment on function pgqueue.evict(text) is 'A worker retires: what it holds is lost to it, and ready for others; returns how many jobs.';
+
 create or replace function pgqueue.schema_version() returns integer
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp

@@ -1,6 +1,7 @@
 drop function pgqueue.maintain();
 drop function pgqueue.drop_partitions();
 drop function pgqueue.make_partitions(integer);
+drop function pgqueue.retire_worker(text, uuid, text);
 drop function pgqueue.deregister_worker(text, uuid);
 drop function pgqueue.still_here(text, uuid, text);
 drop function pgqueue.register_worker;

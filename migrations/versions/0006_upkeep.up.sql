@@ -1,7 +1,7 @@
 -- Presence of workers, partitions and retention: duties that any worker may do and none must.
 
 -- A worker's name is its own: a second process with the name is refused while the first is alive. The same host and
--- pid is the same container started again, which may take its name back at once.
+-- pid is the same container started again, which may take its name back at once; who has retired gives it up.
 create function pgqueue.register_worker(name text, host text, pid integer, session uuid, queues text[]) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -19,8 +19,9 @@ begin
             register_worker.queues, moment, moment)
     on conflict (name) do update
        set host = excluded.host, pid = excluded.pid, session = excluded.session, state = excluded.state,
-           queues = excluded.queues, started_at = excluded.started_at, last_seen = excluded.last_seen
+           queues = excluded.queues, started_at = excluded.started_at, last_seen = excluded.last_seen, reason = null
      where w.session = excluded.session
+        or w.state = 'retired'
         or w.last_seen < moment - interval '30 s'
         or w.host = excluded.host and w.pid = excluded.pid;
     if not found then
@@ -33,17 +34,16 @@ end
 $$;
 comment on function pgqueue.register_worker is 'A worker starts; PQ409 where its name is in use.';
 
-create function pgqueue.still_here(name text, session uuid, state text) returns boolean
+create function pgqueue.still_here(name text, session uuid, state text) returns text
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
-    with seen as (
-        update pgqueue.worker w set last_seen = pgqueue.clock(), state = still_here.state
-         where w.name = still_here.name and w.session = still_here.session
-        returning 1)
-    select exists (select from seen)
+    update pgqueue.worker w
+       set last_seen = pgqueue.clock(), state = case when w.state = 'retired' then w.state else still_here.state end
+     where w.name = still_here.name and w.session = still_here.session
+    returning w.state
 $$;
-comment on function pgqueue.still_here(text, uuid, text) is 'Presence, every few seconds; false where the row is another''s or gone.';
+comment on function pgqueue.still_here(text, uuid, text) is 'Presence, every few seconds. Returns the worker''s state: retired, if it was evicted, or null where the row is another''s or gone.';
 
 create function pgqueue.deregister_worker(name text, session uuid) returns void
 language sql
@@ -54,6 +54,20 @@ as $$
     delete from pgqueue.worker w where w.name = deregister_worker.name and w.session = deregister_worker.session;
 $$;
 comment on function pgqueue.deregister_worker(text, uuid) is 'A worker stops.';
+
+-- Its row stays for a day, so that somebody may read why. Who was evicted keeps that reason.
+create function pgqueue.retire_worker(name text, session uuid, reason text) returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+    delete from pgqueue.asleep a where a.worker = retire_worker.name
+       and exists (select from pgqueue.worker w where w.name = retire_worker.name and w.session = retire_worker.session);
+    update pgqueue.worker w
+       set state = 'retired', last_seen = pgqueue.clock(),
+           reason = case when w.state = 'retired' then w.reason else retire_worker.reason end
+     where w.name = retire_worker.name and w.session = retire_worker.session;
+$$;
+comment on function pgqueue.retire_worker(text, uuid, text) is 'A worker stops because it is unfit for work.';
 
 -- One partition a day (UTC), made apart and attached, which blocks no reader and no writer of the others. Rows that
 -- the default partition holds of that day move over. Bounds pass through text: hence the pinned style and zone, or a
@@ -120,6 +134,7 @@ begin
     end loop;
     delete from pgqueue.attempt_default where finished_at < keep_from;
     delete from pgqueue.job_history_default where finished_at < keep_from;
+    delete from pgqueue.late_result where arrived_at < keep_from;
     return dropped;
 end
 $$;

@@ -21,10 +21,12 @@ select h.id, h.queue, h.task, h.state::text, h.priority, h.run_at, h.attempt, h.
 comment on view pgqueue.jobs is 'Every job, live, buried and finished.';
 
 create view pgqueue.attempts as
-select a.job_id, a.attempt, a.outcome::text, a.worker, a.started_at, a.finished_at, a.error
+select a.job_id, a.attempt, a.outcome::text, a.worker, a.started_at, a.finished_at, a.error,
+       r.result as late_result, r.error as late_error
   from pgqueue.attempt a
+  left join pgqueue.late_result r on r.job_id = a.job_id and r.attempt = a.attempt
 union all
-select j.id, j.attempt::integer, null, l.worker, l.claimed_at, null, null
+select j.id, j.attempt::integer, null, l.worker, l.claimed_at, null, null, null, null
   from pgqueue.job j
   join pgqueue.lease l on l.id = j.lease_id
  where j.state = 'running';
@@ -58,11 +60,13 @@ comment on view pgqueue.queues is 'Counts by queue; counting reads the live jobs
 
 create view pgqueue.workers as
 select w.name as worker, w.host, w.pid,
-       case when w.last_seen < pgqueue.clock() - interval '30 s' then 'dead' else w.state end as state,
+       case when w.state <> 'retired' and w.last_seen < pgqueue.clock() - interval '30 s' then 'dead' else w.state end
+           as state,
        w.queues, w.started_at, w.last_seen,
        (select count(*) from pgqueue.lease l cross join lateral unnest(l.job_ids) as member(id)
           join pgqueue.job j on j.id = member.id and j.lease_id = l.id
-         where l.worker = w.name) as running
+         where l.worker = w.name) as running,
+       w.reason
   from pgqueue.worker w;
 comment on view pgqueue.workers is 'Worker processes; dead where not seen for 30 s.';
 

@@ -2,7 +2,7 @@
 
 from .app import app
 from .enqueueing import enqueue, result
-from .operating import bury, cancel, kick, pause, purge, resume
+from .operating import bury, cancel, evict, kick, pause, purge, resume
 from .reading import attempts, job, jobs, queues, workers
 from .running import bench, demo, dev, worker
 from .setting_up import doctor, migrate
@@ -13,7 +13,7 @@ __all__ = ["app", "main"]
 for _command in (
     *(migrate, worker, enqueue, result),
     *(jobs, job, attempts, queues, workers),
-    *(bury, kick, cancel, pause, resume, purge),
+    *(bury, kick, cancel, pause, resume, purge, evict),
     *(doctor, bench, demo, dev),
 ):
     app.command()(_command)

@@ -1,4 +1,4 @@
-"""Commands of an operator: bury, kick, cancel, pause, resume, purge. Each is written to pgqueue.audit."""
+"""Commands of an operator: bury, kick, cancel, pause, resume, purge, evict. Each is written to pgqueue.audit."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -92,6 +92,19 @@ def resume(queue: QueueArgument, dsn: Dsn = None) -> None:
     with connected(dsn) as connection:
         Queue(connection).resume(queue)
     typer.echo(f"resumed {queue}")
+
+
+def evict(
+    worker: Annotated[str, typer.Argument(metavar="WORKER", help="The worker's name.", show_default=False)],
+    dsn: Dsn = None,
+) -> None:
+    """Take from a worker all that it holds.
+
+    The jobs count as lost once more, and others run them at once. The worker, if it still runs, retires.
+    """
+    with connected(dsn) as connection:
+        taken = Queue(connection).evict(worker)
+    typer.echo(f"evicted {worker}, {taken} jobs taken back")
 
 
 def purge(

@@ -12,13 +12,13 @@ from .options import Dsn, JobIdArgument, Json
 from .printing import print_fields, print_json, print_rows, shown
 
 ATTEMPT: tuple[LiteralString, ...] = (
-    *("job_id", "attempt", "outcome", "worker", "started_at", "finished_at", "error"),
+    *("job_id", "attempt", "outcome", "worker", "started_at", "finished_at", "error", "late_result", "late_error"),
 )
 QUEUE: tuple[LiteralString, ...] = (
     *("queue", "ready", "scheduled", "running", "blocked", "buried", "oldest_ready_seconds", "paused_until"),
 )
 WORKER: tuple[LiteralString, ...] = (
-    *("worker", "host", "pid", "state", "queues", "started_at", "last_seen", "running"),
+    *("worker", "host", "pid", "state", "queues", "started_at", "last_seen", "running", "reason"),
 )
 Limit = Annotated[int, typer.Option(min=1, help="At most so many rows, newest first.", metavar="INTEGER")]
 
@@ -84,6 +84,9 @@ def job(id: JobIdArgument, dsn: Dsn = None, json: Json = False) -> None:
     if history:
         typer.echo()
         _print_attempts(history, ("attempt", "outcome", "worker", "started_at", "finished_at"))
+    for attempt in history:
+        if late := attempt["late_result"] or attempt["late_error"]:
+            typer.echo(f"\nrefused from attempt {attempt['attempt']}, which was lost: {shown(late)}")
     error = next((attempt["error"] for attempt in history if attempt["error"]), None)
     if error:
         typer.echo(f"\nlast error: {_summary(error)}")
@@ -102,7 +105,7 @@ def attempts(
     if json:
         print_json(found)
     else:
-        _print_attempts(found, ATTEMPT)
+        _print_attempts(found, ATTEMPT[:-2])
 
 
 def queues(dsn: Dsn = None, json: Json = False) -> None:

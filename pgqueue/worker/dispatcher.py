@@ -18,7 +18,7 @@ import psycopg
 
 from .. import calls, database
 from ..errors import PgqueueError
-from ..jobs import Buried, Cancelled, ClaimedJob, JobId, Lost, Outcome, Released
+from ..jobs import Buried, Cancelled, ClaimedJob, JobId, Lost, Outcome, Released, Unfit
 from ..running import Connections
 from ..tasks import Task, Tasks
 from . import own_calls
@@ -64,7 +64,9 @@ class Dispatcher:
         self._ended_on_threads: deque[tuple[Execution, Outcome]] = deque()
         self._is_told_of_threads = False
         self._claim: _Claim | None = None
-        self._is_stopping = False
+        self.retired: str | None = None
+        """Why, where the worker has found itself unfit or was evicted."""
+        self.is_stopping = False
         self._is_hurried = False
         self._retry = _FIRST_RETRY
         self._give_back_after = max(1.0, options.lease.total_seconds() / 10)
@@ -95,10 +97,22 @@ class Dispatcher:
         if waiting is not None:
             self._settle(waiting, Lost() if why is Stop.LOST else Cancelled())
 
+    def retire(self, reason: str) -> None:
+        """Stop, and do not come back."""
+        if self.retired is None:
+            self.retired = reason
+            log.error("worker retires", extra={"reason": reason})
+        self.stop()
+
+    def retire_soon(self, reason: str) -> None:
+        """From another thread."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self.retire, reason)
+
     def stop(self) -> None:
         """Claim no more, give back what has not begun, let the rest finish for as long as the grace allows."""
-        if not self._is_stopping:
-            self._is_stopping = True
+        if not self.is_stopping:
+            self.is_stopping = True
             self._give_back_waiting()
             self._loop.call_later(self._options.grace.total_seconds(), self.stop_at_once)
             self._sleep.stir()
@@ -133,7 +147,7 @@ class Dispatcher:
 
     def _is_finished(self) -> bool:
         is_settled = self._settling.is_held_up if self._is_hurried else not self._settling
-        return self._is_stopping and is_settled and not (self._running or self._backlog or self._claim)
+        return self.is_stopping and is_settled and not (self._running or self._backlog or self._claim)
 
     async def _work(self, connection: psycopg.AsyncConnection[Any]) -> None:
         has_answered = False
@@ -146,7 +160,7 @@ class Dispatcher:
             has_answered |= claim is not None
             if claim is not None and not claim.is_full:
                 await self._read_claim()
-            if self._is_stopping or monotonic() - self._backlog.waits_since() > self._give_back_after:
+            if self.is_stopping or monotonic() - self._backlog.waits_since() > self._give_back_after:
                 self._give_back_waiting()
             if claim is not None and claim.found:
                 await self._sleep.found_work(connection, claim.found)
@@ -232,7 +246,7 @@ class Dispatcher:
         self._start()
 
     def _wanted(self) -> int:
-        if self._is_stopping:
+        if self.is_stopping:
             return 0
         unread = 0 if self._claim is None else self._claim.found
         room = self._pace.hold_at_most() - unread - len(self._backlog) - len(self._running)
@@ -267,7 +281,7 @@ class Dispatcher:
     def _has_a_hand(self) -> bool:
         """What has ended on a thread and is not heard of yet needs none any more."""
         at_work = len(self._running) - len(self._ended_on_threads)
-        return not self._is_stopping and at_work < self._options.concurrency
+        return not self.is_stopping and at_work < self._options.concurrency
 
     def _next_for_thread(self) -> Run | None:
         """From a thread whose hand has just become free."""
@@ -308,6 +322,8 @@ class Dispatcher:
         if isinstance(outcome, Buried):
             log.warning("job buried", extra={"job": job.id, "task": job.task, "reason": outcome.reason})
         self._settling.add(job, outcome)
+        if isinstance(outcome, Unfit):
+            self.retire(f"{outcome.error.error_class}: {outcome.error.message}")
         self._sleep.stir()
 
     def _give_back_waiting(self) -> None:

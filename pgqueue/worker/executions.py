@@ -11,11 +11,25 @@ from enum import StrEnum
 from time import monotonic
 from typing import Any
 
-from .. import codec
-from ..errors import InvalidInput
-from ..jobs import NO_RESULT, Buried, Cancelled, ClaimedJob, Done, Failed, JobError, Lost, Outcome, Released, Settled
+from .. import codec, database
+from ..errors import InvalidInput, StaleAttempt
+from ..jobs import (
+    NO_RESULT,
+    Buried,
+    Cancelled,
+    ClaimedJob,
+    Done,
+    Failed,
+    JobError,
+    Lost,
+    Outcome,
+    Released,
+    Settled,
+    Unfit,
+)
 from ..running import Bury, Cancel, Connections, Job, JobInterrupted, Retry, Snooze
 from ..tasks import Task, Tasks
+from . import own_calls
 from .threads import interrupt
 from .traces import job_error, trace_of
 
@@ -24,8 +38,14 @@ log = logging.getLogger("pgqueue.worker")
 ASK_BEFORE_INTERRUPT = timedelta(seconds=2)
 """How long a def handler may look at job.should_stop before it is interrupted."""
 
+CUT_BEFORE_INTERRUPT = timedelta(milliseconds=50)
+"""How long a handler has to end by itself once its connection is cut. To cancel what waits for a database that does not
+answer would take psycopg up to 5 s, in which it asks that database to cancel the statement."""
+
 LEAVE_BEHIND_AFTER = timedelta(seconds=5)
 """How long an interrupted thread may stay in code that cannot be interrupted, such as a system call."""
+
+NOT_BEGUN_DELAY = timedelta(seconds=1)
 
 UNKNOWN_TASK_DELAY = timedelta(seconds=15)
 UNKNOWN_TASK_LONGEST_DELAY = timedelta(minutes=10)
@@ -72,10 +92,12 @@ class Execution(ABC):
         """From when it was given a hand to its end."""
         self._started = monotonic()
         self._task = task
+        self._connections = connections
         self._job = Job(claimed, connections)
         self._loop = loop
         self._on_end = on_end
         self._why: Stop | None = None
+        self._waits_for_guard = task.at_most_once
 
     def stop(self, why: Stop) -> None:
         """On the event loop. The first reason stands."""
@@ -85,10 +107,12 @@ class Execution(ABC):
             return
         self._why = why
         self._job.stop()
-        self._break_off()
+        is_cut = why is Stop.LOST and self._job.cut_off()
+        self._break_off(CUT_BEFORE_INTERRUPT if is_cut else timedelta())
 
     @abstractmethod
-    def _break_off(self) -> None: ...
+    def _break_off(self, after: timedelta) -> None:
+        """Interrupts the handler, no sooner than this."""
 
     def let_go(self) -> None:  # noqa: B027, only a thread's execution has something to let go
         """Called once it is over."""
@@ -112,6 +136,8 @@ class Execution(ABC):
     def _raised(self, error: BaseException) -> Outcome:
         try:
             return self._meaning_of(error)
+        except MemoryError:
+            return Unfit(JobError("MemoryError", "how its handler ended cannot be told"))
         except Exception as fault:  # whatever a handler raises, its hand and its lease must not stay taken
             log.exception("how a handler ended cannot be told", extra=self._about())
             return Failed(JobError(type(fault).__name__, "how its handler ended cannot be told"))
@@ -123,14 +149,16 @@ class Execution(ABC):
             if not is_interruption:
                 log.error("handler failed after it had completed its job", extra=self._about(), exc_info=error)
             return Settled()
+        if self._why is Stop.LOST:  # also where a cut connection has ended it
+            return Lost()
+        if self._waits_for_guard and not is_interruption:
+            return self._not_begun(error)
         if is_interruption:
             match self._why:
-                case Stop.LOST:
-                    return Lost()
                 case Stop.CANCEL:
                     return Cancelled()
                 case Stop.SHUTDOWN:
-                    return Released()
+                    return self._released(Released())
                 case Stop.TIMEOUT:
                     message = f"ran longer than its timeout of {self.claimed.timeout}"
                     log.warning(f"job {message}", extra=self._about())
@@ -138,16 +166,32 @@ class Execution(ABC):
                 case None:
                     pass
         match error:
-            case Snooze() | Bury() | Cancel():
+            case Snooze(outcome=Released() as outcome):
+                return self._released(outcome)
+            case Bury() | Cancel():
                 return error.outcome
             case Retry():
                 return Failed(job_error(error), self._retry_in() if error.retry_in is None else error.retry_in)
             case KeyboardInterrupt() | GeneratorExit():
-                return Released()
+                return self._released(Released())
         log.warning("job failed", extra=self._about(), exc_info=error)
+        if self._task.blames_worker(error):
+            return Unfit(job_error(error))
         if not self._task.retries(error):
             return Buried(f"{type(error).__name__} is not retried", job_error(error))
         return Failed(job_error(error), self._retry_in())
+
+    def _not_begun(self, error: BaseException) -> Outcome:
+        """What a job that runs at most once needs before it may begin did not come about."""
+        if isinstance(error, StaleAttempt):
+            return Lost()
+        log.warning("job not begun, trying again", extra=self._about(), exc_info=error)
+        return Released(NOT_BEGUN_DELAY)
+
+    def _released(self, outcome: Released) -> Outcome:
+        if self._task.at_most_once and not self._waits_for_guard:
+            return Buried("it was given back in the middle, and may not run twice")
+        return outcome
 
     def _retry_in(self) -> timedelta | None:
         """None: the database's own backoff. A broken policy must not cost the job its retry."""
@@ -167,6 +211,7 @@ class OnLoop(Execution):
     """An async handler."""
 
     _runner: asyncio.Task[None] | None = None
+    _is_over = False
 
     async def run(self, runner: asyncio.Task[None]) -> bool:
         """Whether the handler returned; otherwise it has raised, or was stopped."""
@@ -178,6 +223,8 @@ class OnLoop(Execution):
         try:
             if self._why is not None:
                 raise asyncio.CancelledError
+            if self._waits_for_guard:
+                await self._guard()
             outcome = self._returned(await self._task.function(**self._arguments()))
             has_returned = True
         except BaseException as error:
@@ -185,12 +232,27 @@ class OnLoop(Execution):
             has_returned = False
         if timer is not None:
             timer.cancel()
+        self._is_over = True
         self.seconds = monotonic() - self._started
         self._on_end(self, outcome)
         return has_returned
 
-    def _break_off(self) -> None:
-        if self._runner is not None:  # if not, it sees the reason when it begins
+    async def _guard(self) -> None:
+        async with self._connections.borrow_async(self._job) as connection:
+            await database.run_async(connection, own_calls.run_once(*self.key))
+        self._waits_for_guard = False
+
+    def _break_off(self, after: timedelta) -> None:
+        if self._runner is None:
+            return  # it sees the reason when it begins
+        if after:
+            self._loop.call_later(after.total_seconds(), self._cancel)
+        else:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if not self._is_over:
+            assert self._runner is not None
             self._runner.cancel()
 
 
@@ -236,6 +298,8 @@ class OnThread(Execution):
     def _call(self) -> Outcome:
         try:
             try:
+                if self._waits_for_guard:
+                    self._guard()
                 # In a context of its own, so that the next job of this thread sees nothing of it.
                 result = copy_context().run(self._task.function, **self._arguments())
             finally:
@@ -247,6 +311,11 @@ class OnThread(Execution):
         except BaseException as error:
             return self._raised(error)
 
+    def _guard(self) -> None:
+        with self._connections.borrow(self._job) as connection:
+            database.run(connection, own_calls.run_once(*self.key))
+        self._waits_for_guard = False
+
     def _end(self, outcome: Outcome) -> bool:
         with self._lock:
             if self._is_over:
@@ -256,7 +325,7 @@ class OnThread(Execution):
         self._on_end(self, outcome)
         return True
 
-    def _break_off(self) -> None:
+    def _break_off(self, after: timedelta) -> None:
         """Asks, then interrupts, then leaves the thread behind. A job that has not begun just does not begin."""
         with self._lock:
             is_new = not (self._has_begun or self._is_over)
@@ -264,8 +333,8 @@ class OnThread(Execution):
         if is_new:
             self._on_end(self, self._raised(JobInterrupted()))
             return
-        has_time = self._why not in (Stop.TIMEOUT, Stop.LOST)  # a lost one must be over before another begins
-        patience = ASK_BEFORE_INTERRUPT if has_time else timedelta()
+        # A lost one must be over before another begins.
+        patience = after if self._why in (Stop.TIMEOUT, Stop.LOST) else ASK_BEFORE_INTERRUPT
         self._loop.call_later(patience.total_seconds(), self._interrupt)
 
     def _interrupt(self) -> None:

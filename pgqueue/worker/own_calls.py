@@ -117,6 +117,24 @@ def cancel_held(id: JobId, attempt: int, reason: str | None = None) -> Call[None
     )
 
 
+def release_unfit(id: JobId, attempt: int, error: JobError) -> Call[None]:
+    return Call(
+        "select pgqueue.release_unfit(%(id)s::bigint, %(attempt)s::int, %(error)s::jsonb)",
+        nothing,
+        {"id": id, "attempt": attempt, "error": parameters.error(error)},
+        StaleAttempt,
+    )
+
+
+def run_once(id: JobId, attempt: int) -> Call[None]:
+    return Call(
+        "select pgqueue.run_once(%(id)s::bigint, %(attempt)s::int)",
+        nothing,
+        {"id": id, "attempt": attempt},
+        StaleAttempt,
+    )
+
+
 def keep_held(held: Sequence[tuple[JobId, int]], lease: timedelta) -> Call[list[tuple[JobId, int, str]]]:
     """Extends the leases of these attempts; returns (id, attempt, 'lost' or 'cancel') for those to be stopped."""
     return Call(
@@ -155,7 +173,8 @@ def register_worker(name: str, host: str, pid: int, session: UUID, queues: Seque
     )
 
 
-def still_here(name: str, session: UUID, state: str) -> Call[bool]:
+def still_here(name: str, session: UUID, state: str) -> Call[str | None]:
+    """Returns the worker's state: 'retired' where it was evicted, None where its row is another's or gone."""
     return Call(
         "select pgqueue.still_here(%(name)s, %(session)s, %(state)s)",
         scalar,
@@ -165,6 +184,14 @@ def still_here(name: str, session: UUID, state: str) -> Call[bool]:
 
 def deregister_worker(name: str, session: UUID) -> Call[None]:
     return Call("select pgqueue.deregister_worker(%(name)s, %(session)s)", nothing, {"name": name, "session": session})
+
+
+def retire_worker(name: str, session: UUID, reason: str) -> Call[None]:
+    return Call(
+        "select pgqueue.retire_worker(%(name)s, %(session)s, %(reason)s)",
+        nothing,
+        {"name": name, "session": session, "reason": parameters.storable(reason)},
+    )
 
 
 def maintain() -> Call[bool]:

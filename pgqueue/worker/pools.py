@@ -3,25 +3,27 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from ..running import Connections
+from ..running import Connections, Job
 
 
 class Pools:
-    """A borrowed connection is in a transaction that commits when the block ends well. Each is checked first, so that
-    a restart of the database costs a handler nothing.
+    """A borrowed connection is in a transaction that commits when the block ends well. One that was lost while it lay
+    in the pool is replaced, so that a restart of the database costs a handler nothing.
 
-    They are in autocommit mode, and the transaction is an explicit one. Otherwise the pool's check of a connection
-    switches autocommit on and off again, and among handlers that were cancelled it was seen to stay on: then what a
-    handler wrote stood, though the completion of its job was refused.
+    They are in autocommit mode, and the transaction is an explicit one. The pool's own check of a connection is not
+    used: it switches autocommit on and off again, and among handlers that were cancelled it was seen to stay on, so
+    that what a handler wrote stood though the completion of its job was refused; and it waits where nobody can cut it
+    off.
     """
 
     def __init__(self, dsn: str, size: int, prepare: bool) -> None:
+        self._size = size
         self._options: dict[str, Any] = {"conninfo": dsn, "min_size": 0, "max_size": size, "open": False}
         self._kwargs = {
             "autocommit": True,
@@ -38,24 +40,39 @@ class Pools:
         return Connections(self._borrow, self._borrow_async)
 
     @contextmanager
-    def _borrow(self) -> Iterator[psycopg.Connection[Any]]:
+    def _borrow(self, job: Job) -> Iterator[psycopg.Connection[Any]]:
         with self._lock:
             if self._blocking is None:
-                check = ConnectionPool.check_connection
-                self._blocking = ConnectionPool(**self._options, kwargs=self._kwargs, check=check)
+                self._blocking = ConnectionPool(**self._options, kwargs=self._kwargs)
                 self._blocking.open()
-        with self._blocking.connection() as connection, connection.transaction():
-            yield connection
+        for others in reversed(range(self._size + 1)):
+            with self._blocking.connection() as connection, job.borrowing(connection), ExitStack() as transaction:
+                try:
+                    transaction.enter_context(connection.transaction())
+                except psycopg.OperationalError:
+                    if not others or job.should_stop:
+                        raise
+                    continue
+                yield connection
+                return
 
     @asynccontextmanager
-    async def _borrow_async(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    async def _borrow_async(self, job: Job) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         async with self._async_lock:
             if self._awaiting is None:
-                check = AsyncConnectionPool.check_connection
-                self._awaiting = AsyncConnectionPool(**self._options, kwargs=self._kwargs, check=check)
+                self._awaiting = AsyncConnectionPool(**self._options, kwargs=self._kwargs)
                 await self._awaiting.open()
-        async with self._awaiting.connection() as connection, connection.transaction():
-            yield connection
+        for others in reversed(range(self._size + 1)):
+            async with self._awaiting.connection() as connection, AsyncExitStack() as transaction:
+                transaction.enter_context(job.borrowing(connection))
+                try:
+                    await transaction.enter_async_context(connection.transaction())
+                except psycopg.OperationalError:
+                    if not others or job.should_stop:
+                        raise
+                    continue
+                yield connection
+                return
 
     async def close(self) -> None:
         if self._awaiting is not None:

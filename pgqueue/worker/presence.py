@@ -3,7 +3,7 @@
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -19,11 +19,14 @@ log = logging.getLogger("pgqueue.worker")
 class Presence:
     interval = timedelta(seconds=5)
 
+    """on_eviction is called from the thread that ticks."""
+
     def __init__(self, name: str, queues: Sequence[str]) -> None:
         self._name = name
         self._queues = queues
+        self.on_eviction: Callable[[str], None] = lambda _: None
         self._session = uuid4()
-        self.state = "running"
+        self.is_stopping: Callable[[], bool] = lambda: False
 
     def register(self, connection: psycopg.Connection[Any]) -> None:
         """Raises WrongState where another live process has the name."""
@@ -34,11 +37,18 @@ class Presence:
         )
 
     def tick(self, connection: psycopg.Connection[Any]) -> None:
-        if not database.run(connection, own_calls.still_here(self._name, self._session, self.state)):
-            self.register(connection)
+        state = "stopping" if self.is_stopping() else "running"
+        match database.run(connection, own_calls.still_here(self._name, self._session, state)):
+            case None:
+                self.register(connection)
+            case "retired":
+                self.on_eviction("evicted")
 
     def deregister(self, connection: psycopg.Connection[Any]) -> None:
         database.run(connection, own_calls.deregister_worker(self._name, self._session))
+
+    def retire(self, connection: psycopg.Connection[Any], reason: str) -> None:
+        database.run(connection, own_calls.retire_worker(self._name, self._session, reason))
 
     def _clear_dead_namesake(self, connection: psycopg.Connection[Any]) -> None:
         """A process of this host that is gone need not be waited for until its presence runs out."""

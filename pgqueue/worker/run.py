@@ -26,7 +26,7 @@ from .patience import Patience
 from .pools import Pools
 from .presence import Presence
 from .service import Service
-from .supervisor import supervise
+from .supervisor import RETIRED, supervise
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -49,8 +49,7 @@ def run(dsn: str, options: Options, supervisor: int | None = None) -> int:
     gc.collect()
     gc.freeze()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(dsn, options, tasks, is_pooled, supervisor))
-    return 0
+        return runner.run(_run(dsn, options, tasks, is_pooled, supervisor))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -62,12 +61,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _run(dsn: str, options: Options, tasks: Tasks, is_pooled: bool, supervisor: int | None) -> None:
+async def _run(dsn: str, options: Options, tasks: Tasks, is_pooled: bool, supervisor: int | None) -> int:
     presence = Presence(options.name, options.queues)
     with database.connect(dsn) as connection:
         presence.register(connection)
     pools = Pools(dsn, options.concurrency, prepare=not is_pooled)
     dispatcher = Dispatcher(dsn, options, tasks, pools.connections)
+    presence.on_eviction, presence.is_stopping = dispatcher.retire_soon, lambda: dispatcher.is_stopping
     keeper, maintenance = dispatcher.keeper, Maintenance()
     keeping = Service("lease keeper", dsn, keeper.interval, keeper.tick, options.lease / 3)
     services = [
@@ -90,7 +90,7 @@ async def _run(dsn: str, options: Options, tasks: Tasks, is_pooled: bool, superv
         background.append(asyncio.create_task(listener.run()))
     for service in services:
         service.start()
-    _stop_on_signals(dispatcher, presence, options.grace)
+    _stop_on_signals(dispatcher, options.grace)
     log.info(
         "worker started",
         extra={"worker": options.name, "queues": ",".join(options.queues), "tasks": len(tasks), "pid": os.getpid()},
@@ -111,11 +111,15 @@ async def _run(dsn: str, options: Options, tasks: Tasks, is_pooled: bool, superv
             service.stop()
         await pools.close()
         with suppress(PgqueueError, psycopg.Error), database.connect(dsn) as connection:
-            presence.deregister(connection)
+            if dispatcher.retired is None:
+                presence.deregister(connection)
+            else:
+                presence.retire(connection, dispatcher.retired)
     log.info("worker stopped", extra={"worker": options.name})
+    return 0 if dispatcher.retired is None else RETIRED
 
 
-def _stop_on_signals(dispatcher: Dispatcher, presence: Presence, grace: timedelta) -> None:
+def _stop_on_signals(dispatcher: Dispatcher, grace: timedelta) -> None:
     """The first signal lets running jobs finish for as long as grace, the second gives them back at once."""
     loop = asyncio.get_running_loop()
     signals = 0
@@ -125,7 +129,6 @@ def _stop_on_signals(dispatcher: Dispatcher, presence: Presence, grace: timedelt
         signals += 1
         if signals == 1:
             log.info(f"{name}: finishing what runs, for at most {grace}")
-            presence.state = "stopping"
             dispatcher.stop()
         else:
             log.info(f"{name} again: giving back what runs")

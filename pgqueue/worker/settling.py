@@ -11,7 +11,7 @@ import psycopg
 from .. import calls, database
 from ..calls import Call
 from ..errors import InvalidInput, JobNotFound, StaleAttempt, WrongState
-from ..jobs import Buried, Cancelled, ClaimedJob, Done, Failed, JobError, Lost, Outcome, Released, Settled
+from ..jobs import Buried, Cancelled, ClaimedJob, Done, Failed, JobError, Lost, Outcome, Released, Settled, Unfit
 from . import own_calls
 from .leases import LeaseKeeper
 from .patience import Patience
@@ -155,6 +155,8 @@ def _calls_for(ended: Sequence[Ended], empty_leases: Sequence[int]) -> list[Call
                 failed.append((job.id, job.attempt, error, retry_in))
             case Released(delay, priority):
                 singly.append(calls.release(job.id, job.attempt, delay, priority))
+            case Unfit(error):
+                singly.append(own_calls.release_unfit(job.id, job.attempt, error))
             case Buried(reason, error):
                 singly.append(calls.bury(job.id, job.attempt, reason, error))
             case Cancelled(reason):

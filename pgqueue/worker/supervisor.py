@@ -1,4 +1,4 @@
-"""Runs several worker processes, and replaces the dead."""
+"""Runs several worker processes, and replaces the dead, but not those that have retired."""
 
 import logging
 import multiprocessing
@@ -22,12 +22,15 @@ SETTLED_AFTER = 5.0
 KILLED_AFTER = 15.0
 """Seconds beyond the grace until a process that has not stopped is killed: a left-behind thread takes 5 of them."""
 
+RETIRED = 75
+"""The exit code of a worker that was unfit for work or evicted, EX_TEMPFAIL: a service manager may leave it down."""
+
 FIRST_PAUSE = 0.5
 _SLOWEST_RESTART = 30.0
 
 
 def supervise(dsn: str, options: Options) -> int:
-    """Until SIGTERM or SIGINT, which every process is told of."""
+    """Until SIGTERM or SIGINT, which every process is told of, or until all have retired."""
     supervisor = _Supervisor(dsn, options)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, supervisor.on_signal)
@@ -50,9 +53,13 @@ class _Place:
         self._fill_at = None
         self.was_told = False
 
+    @property
+    def has_retired(self) -> bool:
+        return self.process.exitcode == RETIRED
+
     def refill(self) -> None:
         """Where its process has died: at once, or after a pause that grows while it dies soon after its start."""
-        if self.process.is_alive():
+        if self.process.is_alive() or self.has_retired:
             return
         if self._fill_at is None:
             died_soon = monotonic() - self._started < SETTLED_AFTER
@@ -95,7 +102,9 @@ class _Supervisor:
             if not self._is_stopping:
                 self._places.append(_Place(f"{self._options.name}-{number}", self._spawn))
         while not self._is_stopping or any(place.process.is_alive() for place in self._places):
-            multiprocessing.connection.wait([place.process.sentinel for place in self._places], timeout=0.2)
+            multiprocessing.connection.wait(
+                [place.process.sentinel for place in self._places if not place.has_retired], timeout=0.2
+            )
             for place in self._places:
                 if not self._is_stopping:
                     place.refill()
@@ -103,6 +112,8 @@ class _Supervisor:
                     place.tell(signal.SIGTERM)
             if monotonic() > self._kill_at:
                 self._kill()
+            if self._places and all(place.has_retired for place in self._places):
+                return RETIRED
         return 0
 
     def _kill(self) -> None:
