@@ -42,6 +42,13 @@ class WorkerProcess:
             self.process.terminate()
         return self.process.wait(timeout=60)
 
+    def ended(self) -> int:
+        """The exit code of one that ends by itself; it is killed if it does not."""
+        try:
+            return self.process.wait(timeout=60)
+        finally:
+            self.kill()
+
     def wait_until_started(self) -> None:
         eventually(lambda: "worker started" in self.log or self.process.poll() is not None)
         assert self.process.poll() is None, self.log

@@ -3,10 +3,11 @@
 import signal
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
-from pgqueue import InvalidInput, JobId, NewJob, Queue, calls
+from pgqueue import InvalidInput, JobId, NewJob, Queue, WrongState, calls
 from pgqueue.jobs import JobError
 from pgqueue.worker import own_calls
 
@@ -49,6 +50,20 @@ def test_a_worker_that_nobody_knows_cannot_be_evicted(db: Database) -> None:
         db.run(calls.evict("w7"))
 
 
+def test_the_name_of_a_retired_worker_is_free_for_the_next(db: Database) -> None:
+    first, second = uuid4(), uuid4()
+    db.run(own_calls.register_worker("w1", "a", 1, first, ["mail"]))
+    with pytest.raises(WrongState), db.connection.transaction():
+        db.run(own_calls.register_worker("w1", "b", 1, second, ["mail"]))
+    db.run(own_calls.retire_worker("w1", first, "OSError: disk full"))
+    assert db.run(own_calls.still_here("w1", first, "running")) == "retired"
+    assert db.one("select state, reason from pgqueue.workers") == {"state": "retired", "reason": "OSError: disk full"}
+
+    db.run(own_calls.register_worker("w1", "b", 1, second, ["mail"]))
+    assert db.one("select state, reason from pgqueue.workers") == {"state": "running", "reason": None}
+    assert db.run(own_calls.still_here("w1", first, "running")) is None
+
+
 @pytest.mark.heavy
 def test_an_evicted_worker_stops_its_handlers_and_retires(committed: Database, dsn: str, tmp_path: Path) -> None:
     worker = start_worker(dsn, tmp_path, "--lease", "1s", name="bad")
@@ -57,7 +72,7 @@ def test_an_evicted_worker_stops_its_handlers_and_retires(committed: Database, d
     eventually(lambda: committed.value("select sum(running) from pgqueue.workers") == 1)
 
     assert queue.evict("bad") == 1
-    assert worker.process.wait(timeout=60) == 75, worker.log
+    assert worker.ended() == 75, worker.log
     row = committed.one("select state, reason from pgqueue.workers")
     assert row == {"state": "retired", "reason": "evicted by postgres"}
     with workers(dsn, 1, "--name", "bad"):  # its name is free for the next
