@@ -1,14 +1,17 @@
 """Leases and fencing: who holds a job, until when, and what happens once the lease has run out."""
 
+import asyncio
+import time
 from datetime import timedelta
 
 import pytest
 
-from pgqueue import NewJob, StaleAttempt, calls
+from pgqueue import Job, NewJob, Queue, StaleAttempt, Tasks, calls
 from pgqueue.worker import own_calls
 
 from .builders import a_job, claim_one
 from .conftest import Clock, Database
+from .inline import until, working
 from .refusals import contents, places, refused
 
 LEASE = timedelta(seconds=30)
@@ -236,3 +239,34 @@ def test_a_sweep_brings_back_what_is_lost_though_there_is_other_work(db: Databas
 
     assert claimed.id == waiting.id
     assert db.value("select state from pgqueue.job where id = %s", lost.id) == "ready"
+
+
+SLOW_CLAIM = """
+create function be_slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.3); return new; end $$;
+create trigger be_slow before insert on pgqueue.lease for each row execute function be_slow()
+"""
+
+
+@pytest.mark.heavy
+def test_a_claim_that_a_blocked_loop_reads_too_late_starts_nothing(committed: Database, dsn: str) -> None:
+    """Its lease may have run out meanwhile, as nobody knew of it who could have extended it."""
+    tasks, attempts = Tasks(), []
+
+    @tasks.task
+    async def note(job: Job) -> None:
+        attempts.append(job.attempt)
+
+    committed.execute(SLOW_CLAIM)
+    Queue(committed.connection).enqueue(note)
+    asleep = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
+
+    async def work() -> None:
+        async with working(dsn, tasks, lease=timedelta(seconds=1)):
+            await until(lambda: committed.value(asleep))
+            time.sleep(1.5)  # noqa: ASYNC251, what the test is about
+            await until(lambda: attempts)
+
+    asyncio.run(work())
+    outcomes = committed.all("select outcome from pgqueue.attempts order by attempt")
+    assert [row["outcome"] for row in outcomes] == ["released", "succeeded"]
+    assert attempts == [2]

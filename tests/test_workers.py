@@ -273,3 +273,14 @@ def test_workers_go_on_by_themselves_after_a_restart(own_server: Cluster, mode: 
             assert states(db) == {"succeeded": 3_000}
             assert db.value("select count(*) from effect") == 3_000
             assert db.value("select count(distinct job_id) from effect") == 3_000
+
+
+def test_a_handler_that_does_not_let_itself_be_cancelled_is_left_behind(committed: Database, dsn: str) -> None:
+    """Its job has timed out, its hand is free for others, and the worker ends without it."""
+    with workers(dsn, 1, "--concurrency", "1") as [worker]:
+        [clung] = enqueue(committed, "cling", timeout=timedelta(seconds=1), max_failures=0)
+        [after] = enqueue(committed, "nothing")
+        wait_for_state(committed, after, "succeeded")
+        assert worker.stop() == 0
+    assert committed.value("select state from pgqueue.jobs where id = %s", clung) == "buried"
+    assert committed.value("select outcome from pgqueue.attempts where job_id = %s", clung) == "timed_out"

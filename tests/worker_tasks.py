@@ -5,6 +5,7 @@ import ctypes
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -112,3 +113,11 @@ async def count_attempts(job: pgqueue.Job, seconds: float) -> int:
     if job.attempt == 1:
         time.sleep(seconds)  # noqa: ASYNC251, so that nothing can interrupt it
     return job.attempt
+
+
+@tasks.task
+async def cling() -> None:
+    """Does not let itself be cancelled."""
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)

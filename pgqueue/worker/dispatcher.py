@@ -235,9 +235,11 @@ class Dispatcher:
         jobs.sort(key=lambda job: (rank[job.queue], job.priority, job.run_at, job.id))
         self._watermark.claimed(jobs, claim.wanted, claim.plan)
         self.keeper.hold(jobs, since=claim.asked_at)
+        # A handler may have blocked the event loop for so long that others have these jobs by now.
+        is_late = self.keeper.gives_up(claim.asked_at)
         accepted = []
         for job in jobs:
-            task = accept(job, self._tasks)
+            task = Released() if is_late else accept(job, self._tasks)
             if isinstance(task, Task):
                 accepted.append(Waiting(job, task, claim.asked_at))
             else:

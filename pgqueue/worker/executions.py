@@ -43,7 +43,8 @@ CUT_BEFORE_INTERRUPT = timedelta(milliseconds=50)
 answer would take psycopg up to 5 s, in which it asks that database to cancel the statement."""
 
 LEAVE_BEHIND_AFTER = timedelta(seconds=5)
-"""How long an interrupted thread may stay in code that cannot be interrupted, such as a system call."""
+"""How long an interrupted handler may go on: a thread in code that cannot be interrupted, such as a system call, or a
+coroutine that does not let itself be cancelled."""
 
 NOT_BEGUN_DELAY = timedelta(seconds=1)
 
@@ -232,10 +233,7 @@ class OnLoop(Execution):
             has_returned = False
         if timer is not None:
             timer.cancel()
-        self._is_over = True
-        self.seconds = monotonic() - self._started
-        self._on_end(self, outcome)
-        return has_returned
+        return self._end(outcome) and has_returned
 
     async def _guard(self) -> None:
         async with self._connections.borrow_async(self._job) as connection:
@@ -254,6 +252,20 @@ class OnLoop(Execution):
         if not self._is_over:
             assert self._runner is not None
             self._runner.cancel()
+            self._loop.call_later(LEAVE_BEHIND_AFTER.total_seconds(), self._leave_behind)
+
+    def _leave_behind(self) -> None:
+        if self._end(self._raised(asyncio.CancelledError())):
+            log.error("handler does not let itself be cancelled, it is left behind", extra=self._about())
+
+    def _end(self, outcome: Outcome) -> bool:
+        """False if it was left behind before."""
+        if self._is_over:
+            return False
+        self._is_over = True
+        self.seconds = monotonic() - self._started
+        self._on_end(self, outcome)
+        return True
 
 
 class OnThread(Execution):

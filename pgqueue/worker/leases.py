@@ -83,12 +83,15 @@ class LeaseKeeper:
         for id, number in still_held:
             self._on_verdict(id, number, verdicts[id, number])
 
+    def gives_up(self, since: float) -> bool:
+        """A lease that was last known to stand then will have run out by the next look."""
+        return monotonic() - since > self._lease.total_seconds() * 0.9 - self.interval.total_seconds()
+
     def give_up_expired(self) -> None:
         """What will have run out by the next call is lost, so that its handler stops before another begins. It is not
         extended any more, so that another may begin. Called every interval."""
-        limit = monotonic() - self._lease.total_seconds() * 0.9 + self.interval.total_seconds()
         with self._lock:
-            expired = [key for batch in self._held.values() for key, since in batch.items() if since < limit]
+            expired = [key for batch in self._held.values() for key, since in batch.items() if self.gives_up(since)]
             for batch in self._held.values():
                 for key in batch.keys() & set(expired):
                     del batch[key]

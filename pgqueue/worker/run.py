@@ -16,6 +16,7 @@ from .. import calls, database, schema
 from ..errors import PgqueueError
 from ..listener import Listener
 from ..tasks import Tasks
+from .deadline import Deadline
 from .dispatcher import Dispatcher
 from .leases import LeaseKeeper
 from .lineup import Lineup
@@ -29,6 +30,11 @@ from .service import Service
 from .supervisor import RETIRED, supervise
 
 log = logging.getLogger("pgqueue.worker")
+
+END_AFTER_GRACE = timedelta(seconds=20)
+"""Beyond the grace: for handlers that are left behind after 5 of them, and a database that does not answer."""
+
+LEFT_BEHIND_END_WITHIN = timedelta(seconds=2)
 
 MAINTENANCE_PATIENCE = timedelta(minutes=10)
 """To drop a large partition takes its time."""
@@ -48,8 +54,13 @@ def run(dsn: str, options: Options, supervisor: int | None = None) -> int:
     # What is imported by now stays: to look at it in every collection would cost a tenth of the time.
     gc.collect()
     gc.freeze()
+    deadline = Deadline()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_run(dsn, options, tasks, is_pooled, supervisor))
+        code = runner.run(_run(dsn, options, tasks, is_pooled, supervisor, deadline))
+        # What is left now are handlers that were left behind; the runner would wait for them for as long as they like.
+        deadline.set(LEFT_BEHIND_END_WITHIN, code)
+    deadline.clear()
+    return code
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -61,7 +72,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _run(dsn: str, options: Options, tasks: Tasks, is_pooled: bool, supervisor: int | None) -> int:
+async def _run(
+    dsn: str, options: Options, tasks: Tasks, is_pooled: bool, supervisor: int | None, deadline: Deadline
+) -> int:
     presence = Presence(options.name, options.queues)
     with database.connect(dsn) as connection:
         presence.register(connection)
@@ -90,7 +103,7 @@ async def _run(dsn: str, options: Options, tasks: Tasks, is_pooled: bool, superv
         background.append(asyncio.create_task(listener.run()))
     for service in services:
         service.start()
-    _stop_on_signals(dispatcher, options.grace)
+    _stop_on_signals(dispatcher, options.grace, deadline)
     log.info(
         "worker started",
         extra={"worker": options.name, "queues": ",".join(options.queues), "tasks": len(tasks), "pid": os.getpid()},
@@ -119,7 +132,7 @@ async def _run(dsn: str, options: Options, tasks: Tasks, is_pooled: bool, superv
     return 0 if dispatcher.retired is None else RETIRED
 
 
-def _stop_on_signals(dispatcher: Dispatcher, grace: timedelta) -> None:
+def _stop_on_signals(dispatcher: Dispatcher, grace: timedelta, deadline: Deadline) -> None:
     """The first signal lets running jobs finish for as long as grace, the second gives them back at once."""
     loop = asyncio.get_running_loop()
     signals = 0
@@ -130,6 +143,7 @@ def _stop_on_signals(dispatcher: Dispatcher, grace: timedelta) -> None:
         if signals == 1:
             log.info(f"{name}: finishing what runs, for at most {grace}")
             dispatcher.stop()
+            deadline.set(grace + END_AFTER_GRACE, 1)
         else:
             log.info(f"{name} again: giving back what runs")
             dispatcher.stop_at_once()
