@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -79,8 +79,12 @@ def free_port() -> int:
 class Cluster:
     """One server. start() and stop() may alternate; the port stays."""
 
-    def __init__(self, bindir: Path, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, bindir: Path, settings: dict[str, str] | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.bindir = _readable(bindir)
+        self.environment = dict(environment or {})
+        """What the server's own processes see beside the usual."""
         self.folder = Path(tempfile.mkdtemp(prefix="pgqueue-test-"))
         self.data = self.folder / "data"
         self.log = self.folder / "log"
@@ -99,6 +103,7 @@ class Cluster:
                 user=unprivileged_user(),
                 group=None if unprivileged_user() is None else pwd.getpwnam(str(unprivileged_user())).pw_gid,
                 cwd=self.folder,
+                env=os.environ | self.environment,
                 stdin=null,
                 stdout=null,
                 stderr=null if check is False else None,
@@ -136,8 +141,10 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster(version: str, settings: dict[str, str] | None = None) -> Iterator[Cluster]:
-    cluster = Cluster(bindirs()[version], settings)
+def running_cluster(
+    version: str, settings: dict[str, str] | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[Cluster]:
+    cluster = Cluster(bindirs()[version], settings, environment)
     try:
         cluster.start()
         yield cluster

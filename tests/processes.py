@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,7 +40,10 @@ class WorkerProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
-        return self.process.wait(timeout=60)
+        try:
+            return self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"worker {self.name} does not end; the end of its log:\n{self.log[-5000:]}") from None
 
     def ended(self) -> int:
         """The exit code of one that ends by itself; it is killed if it does not."""
@@ -55,13 +58,20 @@ class WorkerProcess:
 
 
 def start_worker(
-    dsn: str, folder: Path, *options: str, name: str = "w1", target: str = "tests.worker_tasks"
+    dsn: str,
+    folder: Path,
+    *options: str,
+    name: str = "w1",
+    target: str = "tests.worker_tasks",
+    environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
 ) -> WorkerProcess:
+    """within is a command that runs another, such as in a network of its own."""
     log = folder / f"{name}-{len(list(folder.iterdir()))}.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pgqueue", "worker", target, "--name", name, *options],
-            env=os.environ | {"PGQUEUE_DSN": dsn},
+            [*within, sys.executable, "-m", "pgqueue", "worker", target, "--name", name, *options],
+            env=os.environ | {"PGQUEUE_DSN": dsn} | dict(environment or {}),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=stream,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from .faults.checker import Wrong, check
+from .faults.checker import Allowed, Wrong, check
 from .faults.observed import Attempt, Effect, Observed, Promise, Run, StoredJob
 from .faults.recovery import Strike, slowest_recovery
 
@@ -110,9 +110,9 @@ def test_the_checker_sees_in_a_job_that_ran_again(wrong: Wrong, seen: dict[str, 
 
 def test_a_frozen_process_may_overlap_and_its_lease_may_not() -> None:
     overlap = replace(AGAIN, runs=[run(), run(2, begins=0.9)])
-    assert check(overlap, may_freeze=True) == []
+    assert check(overlap, Allowed.OVERLAPS) == []
     ended = [attempt(outcome="lost"), attempt(2, begins=0.9)]
-    assert check(replace(overlap, attempts=ended), may_freeze=True) != []
+    assert check(replace(overlap, attempts=ended), Allowed.OVERLAPS) != []
 
 
 @pytest.mark.parametrize(

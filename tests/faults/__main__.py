@@ -10,7 +10,10 @@ from .checker import Wrong
 from .faults import FAULTS
 from .suite import Played, play
 
-COLUMNS = ("fault", "jobs", "injections", "lost", "unexpected", "doubled", "attempts/job", "recovered in s", "restarts")
+COLUMNS = (
+    *("fault", "jobs", "injections", "lost", "unexpected", "doubled", "attempts/job", "late refused", "recovered in s"),
+    *("restarts", "took s"),
+)
 SHOWN = 10
 
 
@@ -57,8 +60,10 @@ def _cells(played: Played) -> list[str]:
         str(played.injections),
         *(str(played.count(wrong)) for wrong in Wrong),
         f"{played.attempts_per_job:.2f}",
+        str(played.observed.late),
         f"{played.seconds_to_recover:.1f}",
         str(played.restarts),
+        f"{played.seconds:.0f}",
     ]
 
 

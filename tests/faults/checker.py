@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import Flag, StrEnum, auto
 from typing import TypeVar
 
 from .observed import Attempt, Observed, Promise, StoredJob
@@ -30,18 +30,33 @@ class Violation:
     what: str
 
 
-def check(observed: Observed, may_freeze: bool = False) -> list[Violation]:
-    """With may_freeze, processes were stopped and continued: such a one cannot stop its own handler in time, so two
-    runs of a job may overlap. Their leases may not."""
+class Allowed(Flag):
+    """What a fault cannot but bring about."""
+
+    NOTHING = 0
+    OVERLAPS = auto()
+    """Two runs of a job at once: a process that was stopped cannot stop its handler in time. Leases may not overlap."""
+    CLOCK = auto()
+    """Times of the database that do not fit together, because its clock jumped. Leases end at once then, so that runs
+    overlap too."""
+    AMNESIA = auto()
+    """What was committed last is forgotten, acknowledged or not: the column of what is lost may show it."""
+
+
+def check(observed: Observed, allowed: Allowed = Allowed.NOTHING) -> list[Violation]:
     found = [
         *_lost(observed),
         *_unexpected(observed),
         *_orders_without_jobs(observed),
         *_effects(observed),
         *_attempts(observed),
-        *_leases(observed),
+        *_ends(observed),
     ]
-    return found if may_freeze else [*found, *_overlaps(observed)]
+    if Allowed.CLOCK not in allowed:
+        found += [*_leases(observed), *_completions(observed)]
+    if not allowed & (Allowed.OVERLAPS | Allowed.CLOCK):
+        found += _overlaps(observed)
+    return found
 
 
 def _lost(observed: Observed) -> Iterator[Violation]:
@@ -137,6 +152,28 @@ def _attempts(observed: Observed) -> Iterator[Violation]:
             yield Violation(Wrong.LOST, job.key, f"has no outcome for attempts {sorted(missing)}")
         if beyond := counted.keys() - set(range(1, job.attempt + 1)):
             yield Violation(Wrong.UNEXPECTED, job.key, f"has {job.attempt} attempts and outcomes for {sorted(beyond)}")
+
+
+def _ends(observed: Observed) -> Iterator[Violation]:
+    """Jobs that are part of a strike end as they must."""
+    for job in observed.jobs:
+        if job.task == "poison" and job.state != "buried":
+            yield Violation(Wrong.UNEXPECTED, job.key, f"kills its workers, and is {job.state}")
+        if job.task == "block" and job.losses:
+            yield Violation(Wrong.UNEXPECTED, job.key, "blocked its event loop, and lost its lease")
+
+
+def _completions(observed: Observed) -> Iterator[Violation]:
+    """A job is completed by what its own attempt has brought: once its handler had ended. Where the handler completes
+    it by itself, _effects looks."""
+    ended = {(run.key, run.attempt): run.ended_at for run in observed.runs if run.ended_at is not None}
+    keys = {job.id: job.key for job in observed.jobs if not job.task.startswith("effect")}
+    for attempt in observed.attempts:
+        if attempt.outcome == "succeeded" and attempt.job_id in keys and attempt.finished_at is not None:
+            key = keys[attempt.job_id]
+            over = ended.get((key, attempt.number))
+            if over is None or over > attempt.finished_at:
+                yield Violation(Wrong.DOUBLED, key, f"was completed as attempt {attempt.number} before that had ended")
 
 
 def _leases(observed: Observed) -> Iterator[Violation]:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 FOLDER = "PGQUEUE_FAULTS_JOURNAL"
@@ -19,8 +19,8 @@ class Journal:
         self._file = os.open(folder / f"{os.getpid()}.jsonl", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
 
     def write(self, what: str, **about: Any) -> None:
-        """With the monotonic time, which all processes of a machine share."""
-        entry = {"what": what, "at": monotonic(), "pid": os.getpid(), **about}
+        """With the monotonic time, which all processes of a machine share, and the time of day."""
+        entry = {"what": what, "at": monotonic(), "clock": time(), "pid": os.getpid(), **about}
         os.write(self._file, json.dumps(entry).encode() + b"\n")
 
     @contextmanager

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class Run:
     pid: int
     began: float
     ended: float | None
+    ended_at: datetime | None = None
+    """By the clock of the machine, which is the database's too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class Observed:
     """Rows that producers wrote in the transaction of an enqueue, by key."""
     ordered: frozenset[str] = frozenset()
     """The keys that were to have such a row."""
+    late: int = 0
+    """Results of lost attempts that were refused."""
 
     def story(self, key: str) -> list[str]:
         """All that is known of a job, for whoever has to find out."""
@@ -104,6 +108,7 @@ def observe(connection: psycopg.Connection[Any], folder: Path) -> Observed:
         runs=list(_runs(log)),
         effects=[Effect(*row) for row in connection.execute(_EFFECTS)],
         orders=frozenset(row[0] for row in connection.execute("select key from app_order")),
+        late=next(row[0] for row in connection.execute("select count(*) from pgqueue.late_result")),
         ordered=frozenset(entry["key"] for entry in enqueued if entry["has_order"]),
     )
 
@@ -126,6 +131,6 @@ def _runs(log: Iterable[dict[str, Any]]) -> Iterable[Run]:
         if entry["what"] == "began":
             begun[run].append(entry["at"])
         else:
-            yield Run(*run, begun[run].pop(0), entry["at"])
+            yield Run(*run, begun[run].pop(0), entry["at"], datetime.fromtimestamp(entry["clock"], UTC))
     for run, times in begun.items():
         yield from (Run(*run, began, None) for began in times)

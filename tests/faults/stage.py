@@ -11,19 +11,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, sleep
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.rows import dict_row
 
-from pgqueue import schema
+from pgqueue import JobId, Queue, schema
 
-from ..clusters import Cluster, running_cluster
+from ..clusters import Cluster
 from ..processes import ROOT, WorkerProcess, start_worker
 from ..waiting import eventually
-from .journal import FOLDER
+from . import tasks
+from .journal import FOLDER, Journal
+from .observed import Promise
 from .proxy import Proxy, proxy
 from .recovery import Strike
 from .tasks import QUEUE
 from .traffic import TABLES
+
+T = TypeVar("T")
 
 LEASE = 3.0
 POLL = 1.0
@@ -31,7 +37,7 @@ DURABLE: dict[str, str] = {}
 """The server's own defaults, which wait for the disk."""
 OPTIONS = (
     *("--queues", QUEUE, "--lease", f"{LEASE}s", "--poll-interval", f"{POLL}s"),
-    *("--concurrency", "8"),
+    *("--concurrency", "8", "--grace", "10s"),
 )
 
 
@@ -51,6 +57,16 @@ class Stage:
     producers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     strikes: list[Strike] = field(default_factory=list)
     restarts: int = 0
+    options: tuple[str, ...] = ()
+    """Of workers, beside those of all faults."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Of workers."""
+    within: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By a worker's name: the command that runs it."""
+    may_exit: frozenset[int] = frozenset()
+    """Codes of workers that a service manager starts again."""
+    exit_codes: list[int] = field(default_factory=list)
+    """Of workers that have ended by themselves with another."""
 
     @property
     def journal(self) -> Path:
@@ -58,13 +74,44 @@ class Stage:
 
     def start_worker(self, name: str) -> None:
         target = "tests.faults.tasks"
-        self.workers.append(start_worker(self.workers_dsn, self._logs, *OPTIONS, name=name, target=target))
+        self.workers.append(
+            start_worker(
+                self.workers_dsn,
+                self._logs,
+                *OPTIONS,
+                *self.options,
+                name=name,
+                target=target,
+                environment=self.environment,
+                within=self.within.get(name, ()),
+            )
+        )
 
     def replace(self, worker: WorkerProcess) -> None:
         """What a service manager does with one that has died."""
         self.workers.remove(worker)
         self.restarts += 1
         self.start_worker(worker.name)
+
+    def tend(self) -> None:
+        """What a service manager does, again and again."""
+        for worker in [worker for worker in self.workers if worker.process.poll() is not None]:
+            if worker.process.returncode not in self.may_exit:
+                self.exit_codes.append(worker.process.returncode)
+            self.replace(worker)
+
+    def wait(self, seconds: float) -> None:
+        until = monotonic() + seconds
+        while (left := until - monotonic()) > 0:
+            self.tend()
+            sleep(min(left, 0.1))
+
+    def wait_for(self, look: Callable[[], T], seconds: float = 60.0) -> T:
+        def tend_and_look() -> T:
+            self.tend()
+            return look()
+
+        return eventually(tend_and_look, seconds)
 
     def start_producers(self, count: int, rate: float) -> None:
         for number in range(count):
@@ -90,11 +137,27 @@ class Stage:
             assert producer.wait(timeout=60) == 0, "a producer has died: see its traceback above"
         self.producers.clear()
 
+    def enqueue(self, task: str, **args: Any) -> JobId:
+        """Adds a job that is part of a strike."""
+        key = f"strike-{len(self.strikes)}-{task}"
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            id = Queue(connection).enqueue(getattr(tasks, task), key=key, **args)
+        Journal(self.journal).write(Promise.ACKNOWLEDGED, key=key, has_order=False)
+        return id
+
+    def job(self, id: JobId) -> dict[str, Any]:
+        """As pgqueue.jobs shows it."""
+        with psycopg.connect(self.dsn, autocommit=True, row_factory=dict_row) as connection:
+            row = connection.execute("select * from pgqueue.jobs where id = %s", [id]).fetchone()
+        assert row is not None, id
+        return row
+
     def wait_until_empty(self, seconds: float) -> None:
         """Until no live job is left, or nothing has moved for so long: the checker says then what is left."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             last, since = None, monotonic()
             while monotonic() - since < seconds:
+                self.tend()
                 row = connection.execute("select count(*), sum(attempt) from pgqueue.job").fetchone()
                 assert row is not None
                 if row[0] == 0:
@@ -105,7 +168,7 @@ class Stage:
 
     def stop_workers(self) -> list[int]:
         """Their exit codes."""
-        return [worker.stop() for worker in self.workers]
+        return [*self.exit_codes, *(worker.stop() for worker in self.workers)]
 
     @property
     def _logs(self) -> Path:
@@ -127,8 +190,8 @@ def workers_through_proxy(stage: Stage) -> Iterator[None]:
 
 
 @contextmanager
-def stage(version: str, seed: int) -> Iterator[Stage]:
-    with TemporaryDirectory(prefix="pgqueue-faults-") as name, running_cluster(version, DURABLE) as cluster:
+def stage(cluster: Cluster, seed: int) -> Iterator[Stage]:
+    with TemporaryDirectory(prefix="pgqueue-faults-") as name:
         folder = Path(name)
         (folder / "journal").mkdir()
         (folder / "logs").mkdir()

@@ -1,12 +1,12 @@
 """Plays one fault from the first job to the verdict."""
 
 from dataclasses import dataclass
-from time import sleep
+from time import monotonic
 
 import psycopg
 
 from .checker import Violation, Wrong, check
-from .faults import Fault
+from .fault import Fault
 from .observed import Observed, observe
 from .recovery import slowest_recovery
 from .stage import LEASE, stage
@@ -29,6 +29,7 @@ class Played:
     restarts: int
     seconds_to_recover: float
     exit_codes: list[int]
+    seconds: float
 
     @property
     def is_right(self) -> bool:
@@ -44,17 +45,19 @@ class Played:
 
 def play(fault: Fault, version: str, seed: int, jobs: int, injections: int) -> Played:
     """Until there were so many injections and so many jobs, and all is worked off."""
-    with stage(version, seed) as one, fault.around(one):
+    began = monotonic()
+    with fault.cluster(version) as cluster, stage(cluster, seed) as one, fault.around(one):
+        one.may_exit = fault.may_exit
         for number in range(WORKERS):
             one.start_worker(f"w{number + 1}")
         for worker in list(one.workers):
             worker.wait_until_started()
         one.start_producers(2, RATE)
         for _ in range(injections):
-            sleep(one.rng.uniform(*fault.gap))
+            one.wait(one.rng.uniform(*fault.gap))
             one.strike(fault.strike)
         while one.enqueued() < jobs:
-            sleep(0.2)
+            one.wait(0.2)
         one.stop_producers()
         one.wait_until_empty(STILL)
         exit_codes = one.stop_workers()
@@ -63,9 +66,10 @@ def play(fault: Fault, version: str, seed: int, jobs: int, injections: int) -> P
         return Played(
             fault,
             observed,
-            check(observed, fault.may_freeze),
+            check(observed, fault.allowed),
             len(one.strikes),
             one.restarts,
             slowest_recovery(observed, one.strikes),
             exit_codes,
+            monotonic() - began,
         )

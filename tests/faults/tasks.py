@@ -1,13 +1,17 @@
 """Handlers that write down when they run. Those named effect_* also write a row with their completion."""
 
 import asyncio
+import ctypes
 import os
+import resource
+import signal
 import time
+from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
-from pgqueue import Job, Tasks
+from pgqueue import Job, JobInterrupted, Tasks
 
 from . import journal
 
@@ -19,6 +23,8 @@ RETRY = [0.1]
 FAILURES = 200
 TIMEOUT = timedelta(seconds=5)
 """For a handler whose own connection says no more: nobody but its author knows how long a statement may take."""
+
+SHORT = timedelta(seconds=1)
 
 INSERT = "insert into effect (key, attempt) values (%s, %s)"
 
@@ -48,3 +54,100 @@ def effect_on_thread(job: Job, key: str, seconds: float) -> None:
         time.sleep(seconds)
         with job.transaction() as connection:
             connection.execute(INSERT, [key, job.attempt])
+
+
+# What follows is enqueued by strikes.
+
+
+def _lingers(job: Job) -> float:
+    """Seconds. The first attempt is frozen meanwhile; a later one still runs when the result of the first comes in."""
+    return 0.5 if job.attempt == 1 else 2.0
+
+
+@tasks.task(queue=QUEUE)
+async def linger(job: Job, key: str) -> None:
+    with _journal().run(key, job.attempt):
+        await asyncio.sleep(_lingers(job))
+
+
+@tasks.task(queue=QUEUE)
+async def effect_lingers(job: Job, key: str) -> None:
+    with _journal().run(key, job.attempt):
+        async with job.transaction() as connection:
+            await connection.execute(INSERT, [key, job.attempt])
+            await asyncio.sleep(_lingers(job))
+
+
+@tasks.task(queue=QUEUE)
+def effect_lingers_on_thread(job: Job, key: str) -> None:
+    with _journal().run(key, job.attempt), job.transaction() as connection:
+        connection.execute(INSERT, [key, job.attempt])
+        time.sleep(_lingers(job))
+
+
+@tasks.task(queue=QUEUE)
+def die(job: Job, key: str, how: str) -> None:
+    """In its first attempt, with the whole process."""
+    with _journal().run(key, job.attempt):
+        if job.attempt > 1:
+            return
+        match how:
+            case "segfault":
+                ctypes.string_at(0)
+            case "exit":
+                os._exit(3)
+            case "is killed for its memory":
+                hoard = bytearray(200_000_000)
+                os.kill(os.getpid(), signal.SIGKILL)
+                del hoard
+
+
+@tasks.task(queue=QUEUE)
+def poison(job: Job, key: str) -> None:
+    _journal().write("began", key=key, attempt=job.attempt)
+    os._exit(4)
+
+
+@tasks.task(queue=QUEUE)
+def gorge(job: Job, key: str) -> None:
+    """In its first attempt, until this process is allowed no more memory."""
+    with _journal().run(key, job.attempt):
+        if job.attempt > 1:
+            return
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 50_000_000, before[1]))
+        hoard = []
+        try:
+            while True:
+                hoard.append(bytearray(5_000_000))
+        finally:
+            hoard.clear()
+            time.sleep(0.2)
+            resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@tasks.task(queue=QUEUE)
+async def block(job: Job, key: str, seconds: float) -> None:
+    with _journal().run(key, job.attempt):
+        time.sleep(seconds)  # noqa: ASYNC251, what the fault is about
+
+
+@tasks.task(queue=QUEUE, retry=RETRY, timeout=SHORT)
+async def cling(job: Job, key: str) -> None:
+    """Its first attempt does not let itself be cancelled."""
+    _journal().write("began", key=key, attempt=job.attempt)
+    while job.attempt == 1:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+    _journal().write("ended", key=key, attempt=job.attempt)
+
+
+@tasks.task(queue=QUEUE, retry=RETRY, timeout=SHORT)
+def cling_on_thread(job: Job, key: str) -> None:
+    """Its first attempt does not let itself be interrupted."""
+    _journal().write("began", key=key, attempt=job.attempt)
+    while job.attempt == 1:
+        with suppress(JobInterrupted):
+            time.sleep(3600)
+    _journal().write("ended", key=key, attempt=job.attempt)
