@@ -7,11 +7,13 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 
 import psycopg
+
+from .waiting import eventually
 
 QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
@@ -109,6 +111,26 @@ class Cluster:
                 stderr=null if check is False else None,
             )
 
+    def another(self) -> AbstractContextManager["Cluster"]:
+        """One without data of its own, for follow()."""
+        return _removed(Cluster(self.bindir, self.settings, self.environment))
+
+    def follow(self, primary: "Cluster") -> None:
+        """Becomes a standby with a copy of the other's data; returns once it streams."""
+        self.stop("immediate")
+        shutil.rmtree(self.data)
+        self._run(
+            *("pg_basebackup", "-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres", "-D", str(self.data)),
+            *("-R", "-c", "fast", "-X", "stream", "--no-sync"),
+        )
+        self.start()
+        with psycopg.connect(primary.dsn(), autocommit=True) as connection:
+            streams = "select count(*) from pg_stat_replication where state = 'streaming'"
+            eventually(lambda: connection.execute(streams).fetchone() == (1,))
+
+    def promote(self) -> None:
+        self._run("pg_ctl", "-D", str(self.data), "-w", "promote")
+
     def start(self) -> None:
         options = {
             "port": str(self.port),
@@ -138,6 +160,15 @@ class Cluster:
     def execute(self, sql: str, database: str = "postgres") -> None:
         with psycopg.connect(self.dsn(database), autocommit=True) as connection:
             connection.execute(sql)  # type: ignore[call-overload]
+
+
+@contextmanager
+def _removed(cluster: Cluster) -> Iterator[Cluster]:
+    """At the end."""
+    try:
+        yield cluster
+    finally:
+        cluster.remove()
 
 
 @contextmanager

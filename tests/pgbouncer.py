@@ -15,35 +15,65 @@ from .clusters import Cluster, free_port, unprivileged_user
 from .waiting import eventually
 
 
+class PgBouncer:
+    """start() and kill() may alternate; the port stays."""
+
+    def __init__(self, program: str, cluster: Cluster) -> None:
+        self.port = free_port()
+        self._program = program
+        self._folder = Path(tempfile.mkdtemp(prefix="pgqueue-bouncer-"))
+        (self._folder / "users").write_text('"postgres" ""\n')
+        (self._folder / "ini").write_text(
+            f"[databases]\n* = host=127.0.0.1 port={cluster.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"listen_port = {self.port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {self._folder}/users\n"
+            "pool_mode = transaction\ndefault_pool_size = 20\nmax_client_conn = 200\n"
+            "ignore_startup_parameters = extra_float_digits\n"
+        )
+        user = unprivileged_user()
+        if user is not None:
+            for path in (self._folder, *self._folder.iterdir()):
+                shutil.chown(path, user)
+
+    def start(self) -> None:
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._program, self._folder / "ini"],
+                user=unprivileged_user(),
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+            )
+        eventually(lambda: _answers(self.port))
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
 @contextmanager
-def pgbouncer(cluster: Cluster) -> Iterator[int]:
-    """Gives its port; every database of the cluster is reached through it."""
+def bouncer(cluster: Cluster) -> Iterator[PgBouncer]:
+    """Every database of the cluster is reached through it."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         assert "CI" not in os.environ, "CI must have PgBouncer: install Debian's pgbouncer"
         pytest.skip("needs PgBouncer on the machine: install Debian's pgbouncer")
-    folder = Path(tempfile.mkdtemp(prefix="pgqueue-bouncer-"))
-    port = free_port()
-    user = unprivileged_user()
-    (folder / "users").write_text('"postgres" ""\n')
-    (folder / "ini").write_text(
-        f"[databases]\n* = host=127.0.0.1 port={cluster.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
-        f"listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {folder}/users\n"
-        "pool_mode = transaction\ndefault_pool_size = 20\nmax_client_conn = 200\n"
-        "ignore_startup_parameters = extra_float_digits\n"
-    )
-    if user is not None:
-        for path in (folder, *folder.iterdir()):
-            shutil.chown(path, user)
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program, folder / "ini"], user=user, stdout=log, stderr=log, cwd=folder)
+    running = PgBouncer(program, cluster)
     try:
-        eventually(lambda: _answers(port))
-        yield port
+        running.start()
+        yield running
     finally:
-        process.terminate()
-        process.wait(timeout=30)
-        shutil.rmtree(folder, ignore_errors=True)
+        running.remove()
+
+
+@contextmanager
+def pgbouncer(cluster: Cluster) -> Iterator[int]:
+    """Gives its port."""
+    with bouncer(cluster) as running:
+        yield running.port
 
 
 def _answers(port: int) -> bool:

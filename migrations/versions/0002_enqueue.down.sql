@@ -5,6 +5,7 @@ drop function pgqueue.job_with_key(text);
 drop trigger wake_for_new_jobs on pgqueue.job;
 drop function pgqueue.wake_for_new_jobs();
 drop function pgqueue.wake(text, timestamptz);
+drop function pgqueue.hint(text, text);
 drop function pgqueue.check_room(text, bigint, bigint);
 drop function pgqueue.fault_of;
 drop function pgqueue.follow_up(jsonb);

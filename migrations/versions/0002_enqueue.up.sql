@@ -105,6 +105,20 @@ end
 $$;
 comment on function pgqueue.check_room(text, bigint, bigint) is 'Refuses what the settings of a queue forbid.';
 
+-- A notification is a hint, so it must never fail who sends it: with a full queue of notifications every COMMIT that sends
+-- one fails, which nothing can catch. To ask how full it is also frees what all listeners have read.
+create function pgqueue.hint(channel text, payload text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if pg_notification_queue_usage() < 0.5 then
+        perform pg_notify(channel, payload);
+    end if;
+end
+$$;
+comment on function pgqueue.hint(text, text) is 'NOTIFY, unless the server''s queue of notifications is half full.';
+
 -- Wakes the sleepers of one queue, if one is asleep that does not look again by itself in time.
 -- A NOTIFY takes one cluster-wide lock through commit, so it is sent only when somebody needs it.
 create function pgqueue.wake(queue text, run_at timestamptz) returns void
@@ -115,7 +129,7 @@ as $$
 begin
     if exists (select from pgqueue.asleep a
                 where a.next_run_at > wake.run_at and (a.queue = wake.queue or wake.queue like a.queue escape '')) then
-        perform pg_notify('pgqueue', wake.queue);
+        perform pgqueue.hint('pgqueue', wake.queue);
     end if;
 end
 $$;

@@ -109,7 +109,7 @@ begin
                 update pgqueue.job j set cancel_requested_at = coalesce(j.cancel_requested_at, moment),
                                          cancel_reason = coalesce(cancel.reason, j.cancel_reason)
                  where j.id = cancel.id;
-                perform pg_notify('pgqueue_cancel', cancel.id::text);
+                perform pgqueue.hint('pgqueue_cancel', cancel.id::text);
                 return 'cancelling';
             end if;
             delete from pgqueue.job j where j.id = cancel.id;
@@ -188,7 +188,7 @@ begin
     if found then
         perform pgqueue.note('resume', resume.queue, null, null);
         if exists (select from pgqueue.asleep a where a.queue = resume.queue or resume.queue like a.queue escape '') then
-            perform pg_notify('pgqueue', resume.queue);
+            perform pgqueue.hint('pgqueue', resume.queue);
         end if;
     end if;
 end

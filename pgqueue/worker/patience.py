@@ -16,21 +16,24 @@ class Patience:
 
     def __init__(self, limit: timedelta) -> None:
         self._limit = limit.total_seconds()
-        self._asked: tuple[AnyConnection, float] | None = None
+        self._asked: dict[AnyConnection, float] = {}
         self._lock = threading.Lock()
         """Held while a connection is cut, so that meanwhile it is not closed and its number given to another."""
 
     @contextmanager
     def asking(self, connection: AnyConnection) -> Iterator[None]:
-        self._asked = (connection, monotonic())
+        with self._lock:
+            self._asked[connection] = monotonic()
         try:
             yield
         finally:
             with self._lock:
-                self._asked = None
+                del self._asked[connection]
 
     def cut_if_over(self) -> None:
         """From whatever thread. Who asks gets an OperationalError, as for any connection that was lost."""
+        now = monotonic()
         with self._lock:
-            if self._asked is not None and monotonic() - self._asked[1] > self._limit:
-                database.cut(self._asked[0])
+            for connection, asked_at in self._asked.items():
+                if now - asked_at > self._limit:
+                    database.cut(connection)

@@ -4,17 +4,26 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from datetime import timedelta
+from time import monotonic
 from typing import Any
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from ..running import Connections, Job
+from .patience import Patience
+
+_WAIT = 0.1
+"""Seconds in which a thread that waits for a connection cannot be interrupted."""
+
+_WAIT_IN_ALL = 30.0
 
 
 class Pools:
     """A borrowed connection is in a transaction that commits when the block ends well. One that was lost while it lay
-    in the pool is replaced, so that a restart of the database costs a handler nothing.
+    in the pool, or does not answer within the patience, is replaced, so that a restart of the database costs a handler
+    nothing.
 
     They are in autocommit mode, and the transaction is an explicit one. The pool's own check of a connection is not
     used: it switches autocommit on and off again, and among handlers that were cancelled it was seen to stay on, so
@@ -22,7 +31,8 @@ class Pools:
     off.
     """
 
-    def __init__(self, dsn: str, size: int, prepare: bool) -> None:
+    def __init__(self, dsn: str, size: int, prepare: bool, patience: timedelta = timedelta(seconds=10)) -> None:
+        self.patience = Patience(patience)
         self._size = size
         self._options: dict[str, Any] = {"conninfo": dsn, "min_size": 0, "max_size": size, "open": False}
         self._kwargs = {
@@ -46,9 +56,14 @@ class Pools:
                 self._blocking = ConnectionPool(**self._options, kwargs=self._kwargs)
                 self._blocking.open()
         for others in reversed(range(self._size + 1)):
-            with self._blocking.connection() as connection, job.borrowing(connection), ExitStack() as transaction:
+            with (
+                _taken(self._blocking) as connection,
+                job.borrowing(connection),
+                ExitStack() as transaction,
+            ):
                 try:
-                    transaction.enter_context(connection.transaction())
+                    with self.patience.asking(connection):
+                        transaction.enter_context(connection.transaction())
                 except psycopg.OperationalError:
                     if not others or job.should_stop:
                         raise
@@ -66,7 +81,8 @@ class Pools:
             async with self._awaiting.connection() as connection, AsyncExitStack() as transaction:
                 transaction.enter_context(job.borrowing(connection))
                 try:
-                    await transaction.enter_async_context(connection.transaction())
+                    with self.patience.asking(connection):
+                        await transaction.enter_async_context(connection.transaction())
                 except psycopg.OperationalError:
                     if not others or job.should_stop:
                         raise
@@ -79,3 +95,20 @@ class Pools:
             await self._awaiting.close(timeout=1)
         if self._blocking is not None:
             self._blocking.close(timeout=1)
+
+
+@contextmanager
+def _taken(pool: ConnectionPool[Any]) -> Iterator[psycopg.Connection[Any]]:
+    """Raises PoolTimeout where there is no connection for long."""
+    patience = monotonic() + _WAIT_IN_ALL
+    while True:
+        try:
+            connection = pool.getconn(timeout=_WAIT)
+            break
+        except PoolTimeout:
+            if monotonic() > patience:
+                raise
+    try:
+        yield connection
+    finally:
+        pool.putconn(connection)

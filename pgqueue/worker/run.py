@@ -78,7 +78,7 @@ async def _run(
     presence = Presence(options.name, options.queues)
     with database.connect(dsn) as connection:
         presence.register(connection)
-    pools = Pools(dsn, options.concurrency, prepare=not is_pooled)
+    pools = Pools(dsn, options.concurrency, prepare=not is_pooled, patience=options.lease / 3)
     dispatcher = Dispatcher(dsn, options, tasks, pools.connections)
     presence.on_eviction, presence.is_stopping = dispatcher.retire_soon, lambda: dispatcher.is_stopping
     keeper, maintenance = dispatcher.keeper, Maintenance()
@@ -88,7 +88,7 @@ async def _run(
         Service("presence", dsn, presence.interval, presence.tick, options.lease),
         Service("maintenance", dsn, maintenance.interval, maintenance.tick, MAINTENANCE_PATIENCE),
     ]
-    patiences = [dispatcher.patience, *(service.patience for service in services)]
+    patiences = [dispatcher.patience, pools.patience, *(service.patience for service in services)]
     background = [asyncio.create_task(_watch_answers(keeper, patiences))]
     if supervisor is not None:
         background.append(asyncio.create_task(_watch(supervisor, dispatcher)))

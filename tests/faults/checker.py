@@ -39,6 +39,8 @@ class Allowed(Flag):
     CLOCK = auto()
     """Times of the database that do not fit together, because its clock jumped. Leases end at once then, so that runs
     overlap too."""
+    WORKER_CLOCK = auto()
+    """Times of day of the journals that do not fit the database's."""
     AMNESIA = auto()
     """What was committed last is forgotten, acknowledged or not: the column of what is lost may show it."""
 
@@ -52,8 +54,10 @@ def check(observed: Observed, allowed: Allowed = Allowed.NOTHING) -> list[Violat
         *_attempts(observed),
         *_ends(observed),
     ]
-    if Allowed.CLOCK not in allowed:
-        found += [*_leases(observed), *_completions(observed)]
+    if not allowed & Allowed.CLOCK:
+        found += _leases(observed)
+    if not allowed & (Allowed.CLOCK | Allowed.WORKER_CLOCK):
+        found += _completions(observed)
     if not allowed & (Allowed.OVERLAPS | Allowed.CLOCK):
         found += _overlaps(observed)
     return found

@@ -27,5 +27,7 @@ class Fault:
     """Exit codes of workers that a service manager starts again."""
     cluster: Callable[[str], AbstractContextManager[Cluster]] = plain_cluster
     """Of a PostgreSQL version."""
+    needs: Callable[[], str | None] = lambda: None
+    """What this machine lacks to play it."""
     around: Around = lambda _: nullcontext()
     """What stands for as long as the workers run."""

@@ -2,14 +2,18 @@
 
 import os
 import signal
-from contextlib import suppress
-from time import sleep
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from time import monotonic, sleep
+from typing import Any
 
 import psycopg
 
+from ..clusters import Cluster, running_cluster
+from ..pgbouncer import bouncer
 from .fault import Fault
-from .proxy import Proxy, Treatment
-from .stage import LEASE, Stage, all_through_proxy, workers_through_proxy
+from .proxy import Proxy, Treatment, proxy
+from .stage import DURABLE, LEASE, POLL, Stage, all_through_proxy, workers_through_proxy
 
 
 def terminate_backends(stage: Stage) -> None:
@@ -87,6 +91,62 @@ def _proxy_of(stage: Stage) -> Proxy:
     return stage.proxy
 
 
+def deafen(stage: Stage) -> None:
+    """What is sent to listeners is lost for a while, and nobody tells them."""
+    _proxy_of(stage).treat(Treatment.SILENCE)
+    stage.wait(POLL)
+    _proxy_of(stage).reset()
+
+
+@contextmanager
+def listeners_through_proxy(stage: Stage) -> Iterator[None]:
+    with proxy(stage.cluster.port) as stage.proxy:
+        stage.options = ("--listen-dsn", stage.dsn.replace(str(stage.cluster.port), str(stage.proxy.port)))
+        yield
+
+
+def take_all_slots(stage: Stage) -> None:
+    """And end the connections of everybody else, so that they want new ones."""
+    with ExitStack() as taken:
+
+        def take() -> psycopg.Connection[Any]:
+            return taken.enter_context(psycopg.connect(stage.dsn, autocommit=True))
+
+        take().execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'pgqueue%'")
+        until = monotonic() + 1.0
+        while monotonic() < until:
+            with suppress(psycopg.OperationalError):
+                take()
+            sleep(0.002)
+
+
+def few_slots(version: str) -> AbstractContextManager[Cluster]:
+    return running_cluster(version, DURABLE | {"max_connections": "40"})
+
+
+def strike_around_the_pooler(stage: Stage) -> None:
+    """Before it, in it or behind it."""
+    assert stage.pooler is not None
+    match stage.rng.choice(("pooler", "backends", "server")):
+        case "pooler":
+            stage.pooler.kill()
+            stage.pooler.start()
+        case "backends":
+            terminate_backends(stage)
+        case "server":
+            stage.cluster.restart("fast")
+
+
+@contextmanager
+def all_through_pooler(stage: Stage) -> Iterator[None]:
+    """Its workers listen past it."""
+    with bouncer(stage.cluster) as stage.pooler:
+        stage.options = ("--listen-dsn", stage.dsn)
+        stage.workers_dsn = stage.dsn.replace(str(stage.cluster.port), str(stage.pooler.port))
+        stage.producers_dsn = stage.workers_dsn
+        yield
+
+
 FAULTS = (
     Fault(name="backends terminated, ten a second", strike=terminate_backends),
     Fault(name="database restarted", strike=restart_fast, gap=(1.0, 3.0)),
@@ -97,4 +157,7 @@ FAULTS = (
     Fault(name="connections stall, then break", strike=stall, around=all_through_proxy),
     Fault(name="a byte a second, then broken", strike=trickle, around=all_through_proxy),
     Fault(name="connections half-open", strike=silence, around=workers_through_proxy, gap=(2.0, 4.0)),
+    Fault(name="notifications lost", strike=deafen, around=listeners_through_proxy),
+    Fault(name="no connection slot free", strike=take_all_slots, cluster=few_slots),
+    Fault(name="PgBouncer, before it and behind it", strike=strike_around_the_pooler, around=all_through_pooler),
 )

@@ -19,6 +19,7 @@ from psycopg.rows import dict_row
 from pgqueue import JobId, Queue, schema
 
 from ..clusters import Cluster
+from ..pgbouncer import PgBouncer
 from ..processes import ROOT, WorkerProcess, start_worker
 from ..waiting import eventually
 from . import tasks
@@ -53,6 +54,8 @@ class Stage:
     producers_dsn: str
     proxy: Proxy | None = None
     """What stands in the way of workers and producers, where a fault needs it."""
+    pooler: PgBouncer | None = None
+    standby: Cluster | None = None
     workers: list[WorkerProcess] = field(default_factory=list)
     producers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     strikes: list[Strike] = field(default_factory=list)
