@@ -174,7 +174,7 @@ begin
                 update pgqueue.job j set cancel_requested_at = coalesce(j.cancel_requested_at, moment),
                                          cancel_reason = coalesce(cancel.reason, j.cancel_reason)
                  where j.id = cancel.id;
-                perform pg_notify('pgqueue_cancel', cancel.id::text);
+                perform pgqueue.hint('pgqueue_cancel', cancel.id::text);
                 return 'cancelling';
             end if;
             delete from pgqueue.job j where j.id = cancel.id;
@@ -1039,6 +1039,19 @@ CREATE FUNCTION pgqueue.fault_of(task text, args jsonb, queue text, priority int
 
 COMMENT ON FUNCTION pgqueue.fault_of(task text, args jsonb, queue text, priority integer, delay interval, run_at timestamp with time zone, unique_key text, max_failures integer, timeout interval, headers jsonb) IS 'What is wrong with a new job, and the cure; null where nothing is.';
 
+CREATE FUNCTION pgqueue.hint(channel text, payload text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if pg_notification_queue_usage() < 0.5 then
+        perform pg_notify(channel, payload);
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.hint(channel text, payload text) IS 'NOTIFY, unless the server''s queue of notifications is half full.';
+
 CREATE FUNCTION pgqueue.job_with_key(unique_key text) RETURNS bigint
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1528,7 +1541,7 @@ begin
     if found then
         perform pgqueue.note('resume', resume.queue, null, null);
         if exists (select from pgqueue.asleep a where a.queue = resume.queue or resume.queue like a.queue escape '') then
-            perform pg_notify('pgqueue', resume.queue);
+            perform pgqueue.hint('pgqueue', resume.queue);
         end if;
     end if;
 end
@@ -1667,7 +1680,7 @@ CREATE FUNCTION pgqueue.wake(queue text, run_at timestamp with time zone) RETURN
 begin
     if exists (select from pgqueue.asleep a
                 where a.next_run_at > wake.run_at and (a.queue = wake.queue or wake.queue like a.queue escape '')) then
-        perform pg_notify('pgqueue', wake.queue);
+        perform pgqueue.hint('pgqueue', wake.queue);
     end if;
 end
 $$;

@@ -23,9 +23,12 @@ def main() -> int:
     parser.add_argument("--only", default="", help="faults whose name has this in it")
     parser.add_argument("--jobs", type=int, default=5000)
     parser.add_argument("--injections", type=int, default=20)
+    parser.add_argument("--quick", action="store_true", help="300 jobs and 2 injections, in 5 minutes")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--postgres", default=next(iter(bindirs())), choices=bindirs())
     given = parser.parse_args()
+    if given.quick:
+        given.jobs, given.injections = 300, 2
     # So that the clusters and the processes end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"PostgreSQL {given.postgres}, seed {given.seed}\n", flush=True)

@@ -156,7 +156,7 @@ FAULTS = (
     Fault(name="connections reset", strike=reset, around=all_through_proxy),
     Fault(name="connections stall, then break", strike=stall, around=all_through_proxy),
     Fault(name="a byte a second, then broken", strike=trickle, around=all_through_proxy),
-    Fault(name="connections half-open", strike=silence, around=workers_through_proxy, gap=(2.0, 4.0)),
+    Fault(name="connections half-open", strike=silence, around=workers_through_proxy, gap=(5.0, 6.0)),
     Fault(name="notifications lost", strike=deafen, around=listeners_through_proxy),
     Fault(name="no connection slot free", strike=take_all_slots, cluster=few_slots),
     Fault(name="PgBouncer, before it and behind it", strike=strike_around_the_pooler, around=all_through_pooler),

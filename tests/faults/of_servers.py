@@ -10,9 +10,12 @@ from pathlib import Path
 
 import psycopg
 
+from pgqueue import schema
+
 from ..clusters import Cluster, bindirs, running_cluster, unprivileged_user
 from .checker import Allowed
 from .fault import Fault
+from .of_workers import kill_a_worker
 from .stage import DURABLE, Stage
 
 
@@ -129,6 +132,31 @@ def fill_the_notify_queue(stage: Stage) -> None:
         listener.rollback()
 
 
+def migrate_back_and_forth(stage: Stage) -> None:
+    """To a schema one version newer, which has more columns and new bodies of the same functions, or back; a worker is
+    started with what there is then."""
+    with psycopg.connect(stage.dsn, autocommit=True) as connection:
+        row = connection.execute("select pgqueue.schema_version()").fetchone()
+        assert row is not None
+        is_newer = row[0] > schema.NEWEST
+        definitions = connection.execute(
+            "select pg_get_functiondef(oid) from pg_proc"
+            " where pronamespace = 'pgqueue'::regnamespace and proname <> 'schema_version'"
+        ).fetchall()
+        version = schema.NEWEST if is_newer else schema.NEWEST + 1
+        verb = "drop column note" if is_newer else "add column note text default 'new'"
+        with connection.transaction():
+            for table in ("job", "lease", "dead_letter", "job_history", "attempt"):
+                connection.execute(f"alter table pgqueue.{table} {verb}")  # type: ignore[call-overload]
+            for (definition,) in definitions:
+                connection.execute(definition)
+            connection.execute(
+                "create or replace function pgqueue.schema_version() returns integer"  # type: ignore[call-overload]
+                f" language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$ select {version} $$"
+            )
+    kill_a_worker(stage)
+
+
 FAULTS = (
     Fault(
         name="failover to a synchronous standby",
@@ -143,6 +171,7 @@ FAULTS = (
         gap=(1.0, 2.0),
         allowed=Allowed.AMNESIA,
     ),
+    Fault(name="schema migrated under the workers", strike=migrate_back_and_forth, gap=(0.5, 1.5)),
     Fault(
         name="disk of the tables full",
         strike=fill_the_disk("base"),
