@@ -66,6 +66,38 @@ CREATE DOMAIN pgqueue.task_name AS text
 CREATE DOMAIN pgqueue.time_limit AS interval
 	CONSTRAINT is_above_0_and_up_to_100_years CHECK (((VALUE > '00:00:00'::interval) AND (VALUE <= '100 years'::interval)));
 
+CREATE FUNCTION pgqueue.apply_grants(role text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    door text;
+begin
+    execute format('revoke all on all functions in schema pgqueue from %I', role);
+    execute format('revoke all on all tables in schema pgqueue from %I', role);
+    execute format('revoke all on schema pgqueue from %I', role);
+    if not exists (select from pgqueue.role_grant g where g.role = apply_grants.role) then
+        return;
+    end if;
+    execute format('grant usage on schema pgqueue to %I', role);
+    for door in
+        select format('execute on function %s', p.oid::regprocedure)
+          from pgqueue.doors() d
+          join pg_catalog.pg_proc p on p.proname = d.object and p.pronamespace = 'pgqueue'::regnamespace
+         where d.kind in (select g.kind from pgqueue.role_grant g where g.role = apply_grants.role)
+         union
+        select format('select on pgqueue.%I', c.relname)
+          from pgqueue.doors() d
+          join pg_catalog.pg_class c on c.relname = d.object and c.relnamespace = 'pgqueue'::regnamespace
+         where d.kind in (select g.kind from pgqueue.role_grant g where g.role = apply_grants.role)
+    loop
+        execute format('grant %s to %I', door, role);
+    end loop;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.apply_grants(role text) IS 'Grants a role what role_grant says, and no more.';
+
 CREATE TABLE pgqueue.job (
     id bigint NOT NULL,
     run_at pgqueue.instant DEFAULT clock_timestamp() NOT NULL,
@@ -87,6 +119,7 @@ CREATE TABLE pgqueue.job (
     unique_key text,
     cancel_reason text,
     unfit_workers text[],
+    enqueued_by text,
     CONSTRAINT job_running_has_a_lease CHECK ((((state)::text = 'running'::text) = (lease_id IS NOT NULL)))
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.01', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_insert_scale_factor='0.1', autovacuum_analyze_scale_factor='0.05', autovacuum_vacuum_cost_delay='0');
@@ -101,14 +134,17 @@ COMMENT ON COLUMN pgqueue.job.max_losses IS 'Losses (a worker that died or went 
 
 COMMENT ON COLUMN pgqueue.job.unfit_workers IS 'Workers that gave the job back as unfit for it, and are not given it again.';
 
+COMMENT ON COLUMN pgqueue.job.enqueued_by IS 'The role that enqueued it; null where that was the owner or a superuser.';
+
 CREATE FUNCTION pgqueue.archive(job pgqueue.job, state text, result jsonb, reason text, worker text, moment timestamp with time zone) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     insert into pgqueue.job_history (id, run_at, enqueued_at, finished_at, attempt, failures, losses, priority, state,
-                                     queue, task, args, headers, result, reason, worker)
+                                     queue, task, args, headers, result, reason, worker, enqueued_by)
     values ((job).id, (job).run_at, (job).enqueued_at, moment, (job).attempt, (job).failures, (job).losses,
-            (job).priority, state, (job).queue, (job).task, (job).args, (job).headers, result, reason, worker)
+            (job).priority, state, (job).queue, (job).task, (job).args, (job).headers, result, reason, worker,
+            (job).enqueued_by)
 $$;
 
 COMMENT ON FUNCTION pgqueue.archive(job pgqueue.job, state text, result jsonb, reason text, worker text, moment timestamp with time zone) IS 'Puts a job that has left pgqueue.job into history.';
@@ -120,7 +156,7 @@ CREATE FUNCTION pgqueue.backoff(retry integer) RETURNS interval
 COMMENT ON FUNCTION pgqueue.backoff(retry integer) IS 'Delay before the n-th retry, n from 0.';
 
 CREATE FUNCTION pgqueue.bury(id bigint, attempt integer DEFAULT NULL::integer, reason text DEFAULT NULL::text, error jsonb DEFAULT NULL::jsonb) RETURNS void
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -135,7 +171,7 @@ begin
     delete from pgqueue.job j
      where j.id = bury.id and (bury.attempt is null or j.attempt = bury.attempt and j.state = 'running')
     returning j.* into gone;
-    if not found then
+    if not found or not pgqueue.is_allowed(array[case when bury.attempt is null then 'admin' else 'worker' end], gone.queue) then
         perform pgqueue.refuse(bury.id, 'bury', bury.attempt);
     end if;
     if bury.attempt is not null then
@@ -154,7 +190,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.bury(id bigint, attempt integer, reason text, error jsonb) IS 'Sets a job aside for a human, with the error that its worker met.';
 
 CREATE FUNCTION pgqueue.cancel(id bigint, reason text DEFAULT NULL::text) RETURNS text
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -185,10 +221,10 @@ begin
         if found then
             perform pgqueue.note('cancel', dead.queue, cancel.id, jsonb_build_object('reason', reason));
             insert into pgqueue.job_history (id, run_at, enqueued_at, finished_at, attempt, failures, losses, priority,
-                                             state, queue, task, args, headers, reason)
+                                             state, queue, task, args, headers, reason, enqueued_by)
             values (dead.id, dead.run_at, dead.enqueued_at, moment, dead.attempt, dead.failures, dead.losses,
                     dead.priority, 'cancelled', dead.queue, dead.task, dead.args, dead.headers,
-                    coalesce(cancel.reason, dead.reason));
+                    coalesce(cancel.reason, dead.reason), dead.enqueued_by);
             return 'cancelled';
         end if;
     end loop;
@@ -199,7 +235,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.cancel(id bigint, reason text) IS 'A waiting or buried job never runs; a running one is asked to stop.';
 
 CREATE FUNCTION pgqueue.cancel_held(id bigint, attempt integer, reason text) RETURNS void
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -211,7 +247,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = cancel_held.id and j.attempt = cancel_held.attempt and j.state = 'running'
        for update;
-    if not found then
+    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
         perform pgqueue.refuse(cancel_held.id, 'cancel', cancel_held.attempt);
     end if;
     held.cancel_reason := coalesce(cancel_held.reason, held.cancel_reason);
@@ -220,6 +256,28 @@ end
 $$;
 
 COMMENT ON FUNCTION pgqueue.cancel_held(id bigint, attempt integer, reason text) IS 'The attempt that holds a job ends it as cancelled.';
+
+CREATE FUNCTION pgqueue.check_allowed(kind text, queues text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    forbidden text;
+begin
+    if pgqueue.limited_caller() is null then
+        return;
+    end if;
+    select u.queue into forbidden from unnest(queues) as u(queue)
+     where not pgqueue.is_allowed(array[kind, 'admin'], u.queue) limit 1;
+    if found then
+        raise exception using errcode = '42501', message = format(
+            'role "%1$s" is no %2$s of queue "%3$s": pgqueue grant %2$s %1$s --queue %3$s', pgqueue.limited_caller(),
+            kind, forbidden);
+    end if;
+end
+$_$;
+
+COMMENT ON FUNCTION pgqueue.check_allowed(kind text, queues text[]) IS 'Raises 42501 unless the calling role was granted this kind, or admin, for all these queues.';
 
 CREATE FUNCTION pgqueue.check_ascending(ids bigint[]) RETURNS void
     LANGUAGE plpgsql
@@ -294,6 +352,30 @@ $$;
 
 COMMENT ON FUNCTION pgqueue.check_jobs(jobs jsonb) IS 'Refuses an array of new jobs with what is wrong in it, where something is.';
 
+CREATE FUNCTION pgqueue.check_role(kind text, role text, queues text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    queue text;
+begin
+    if kind is null or kind <> all ('{producer,worker,observer,admin}') then
+        perform pgqueue.reject(format('the kind is "%s": choose producer, worker, observer or admin', kind));
+    elsif not exists (select from pg_catalog.pg_roles r where r.rolname = role) then
+        perform pgqueue.reject(format('there is no role "%s" in this database server: create it first, with create role', role));
+    elsif queues is not null and kind in ('observer', 'admin') then
+        perform pgqueue.reject(format('the kind %s is for all queues: leave the queues out', kind));
+    end if;
+    foreach queue in array coalesce(queues, '{}') loop
+        if coalesce(queue, '') = '' or queue = '*' or length(queue) > 200 then
+            perform pgqueue.reject(format('the queue is "%s": name one of 1 to 200 characters, or leave it out for all', left(queue, 200)));
+        end if;
+    end loop;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.check_role(kind text, role text, queues text[]) IS 'Refuses a kind, a role or queues that cannot be granted.';
+
 CREATE FUNCTION pgqueue.check_room(queue text, largest_args bigint, new_jobs bigint) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -328,8 +410,23 @@ $$;
 
 COMMENT ON FUNCTION pgqueue.check_room(queue text, largest_args bigint, new_jobs bigint) IS 'Refuses what the settings of a queue forbid.';
 
+CREATE FUNCTION pgqueue.check_settles(ids bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+begin
+    if pgqueue.limited_caller() is not null then
+        perform pgqueue.check_allowed('worker', array(select distinct j.queue from pgqueue.job j where j.id = any (ids)));
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.check_settles(ids bigint[]) IS 'Raises 42501 unless the calling role is a worker of the queues of all these jobs.';
+
 CREATE FUNCTION pgqueue.claim(queue text DEFAULT 'default'::text, max_jobs integer DEFAULT 1, lease interval DEFAULT '00:00:30'::interval, worker text DEFAULT NULL::text) RETURNS SETOF pgqueue.claimed
-    LANGUAGE plpgsql ROWS 100
+    LANGUAGE plpgsql SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
@@ -352,7 +449,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.claim(queue text, max_jobs integer, lease interval, worker text) IS 'Takes up to max_jobs ready jobs, most urgent first, under a lease; each row is one attempt.';
 
 CREATE FUNCTION pgqueue.claim_from(queues text[], max_jobs integer, lease interval, worker text, priorities smallint[] DEFAULT NULL::smallint[], run_ats timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], ids bigint[] DEFAULT NULL::bigint[]) RETURNS SETOF pgqueue.claimed_with_lease
-    LANGUAGE plpgsql ROWS 100
+    LANGUAGE plpgsql SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
@@ -368,6 +465,7 @@ declare
     picked    bigint[];
     new_lease bigint;
 begin
+    perform pgqueue.check_allowed('worker', queues);
     if priorities is not null then
         picked := array(
             select j.id
@@ -429,7 +527,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.claim_from(queues text[], max_jobs integer, lease interval, worker text, priorities smallint[], run_ats timestamp with time zone[], ids bigint[]) IS 'A claim from several queues that starts at marks, or at the start.';
 
 CREATE FUNCTION pgqueue.claim_from_both(queues text[], max_jobs integer, lease interval, worker text, priorities smallint[], run_ats timestamp with time zone[], ids bigint[], unfinished text[]) RETURNS SETOF pgqueue.claimed_with_lease
-    LANGUAGE plpgsql ROWS 100
+    LANGUAGE plpgsql SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
@@ -471,7 +569,7 @@ CREATE FUNCTION pgqueue.clock() RETURNS timestamp with time zone
 COMMENT ON FUNCTION pgqueue.clock() IS 'The clock that every move reads, once.';
 
 CREATE FUNCTION pgqueue.complete(id bigint, attempt integer, result jsonb DEFAULT NULL::jsonb) RETURNS void
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -484,7 +582,7 @@ begin
     delete from pgqueue.job j
      where j.id = complete.id and j.attempt = complete.attempt and j.state = 'running'
     returning j.* into gone;
-    if not found then
+    if not found or not pgqueue.is_allowed('{worker}', gone.queue) then
         perform pgqueue.refuse(complete.id, 'complete', complete.attempt);
     end if;
     perform pgqueue.archive(gone, 'succeeded', complete.result, null,
@@ -495,7 +593,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.complete(id bigint, attempt integer, result jsonb) IS 'A worker has done the job; PQ409 if it no longer holds it.';
 
 CREATE FUNCTION pgqueue.complete_many(ids bigint[], attempts integer[], results jsonb, leases bigint[]) RETURNS SETOF bigint
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
@@ -511,18 +609,19 @@ declare
     refused   bigint[];
 begin
     perform pgqueue.check_ascending(ids);
+    perform pgqueue.check_settles(ids);
     with gone as (
         delete from pgqueue.job j
          where j.id = any (ids) and j.state = 'running' and j.attempt = attempts[width_bucket(j.id, ids)]
         returning j.id, j.run_at, j.enqueued_at, j.attempt, j.failures, j.losses, j.priority, j.queue, j.task, j.args,
-                  j.headers, j.lease_id
+                  j.headers, j.lease_id, j.enqueued_by
     ), held as materialized (
         select g.*, l.worker, l.claimed_at from gone g left join pgqueue.lease l on l.id = g.lease_id
     ), archived as (
         insert into pgqueue.job_history (id, run_at, enqueued_at, finished_at, attempt, failures, losses, priority,
-                                         state, queue, task, args, headers, result, worker)
+                                         state, queue, task, args, headers, result, worker, enqueued_by)
         select h.id, h.run_at, h.enqueued_at, moment, h.attempt, h.failures, h.losses, h.priority, 'succeeded', h.queue,
-               h.task, h.args, h.headers, nullif(results -> width_bucket(h.id, ids) - 1, 'null'), h.worker
+               h.task, h.args, h.headers, nullif(results -> width_bucket(h.id, ids) - 1, 'null'), h.worker, h.enqueued_by
           from held h
     ), ended as (
         insert into pgqueue.attempt (job_id, attempt, outcome, worker, started_at, finished_at)
@@ -543,7 +642,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.complete_many(ids bigint[], attempts integer[], results jsonb, leases bigint[]) IS 'Completes a batch; returns the ids that were refused.';
 
 CREATE FUNCTION pgqueue.deregister_worker(name text, session uuid) RETURNS void
-    LANGUAGE sql
+    LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     delete from pgqueue.asleep a where a.worker = deregister_worker.name
@@ -552,6 +651,25 @@ CREATE FUNCTION pgqueue.deregister_worker(name text, session uuid) RETURNS void
 $$;
 
 COMMENT ON FUNCTION pgqueue.deregister_worker(name text, session uuid) IS 'A worker stops.';
+
+CREATE FUNCTION pgqueue.doors(OUT kind text, OUT object text) RETURNS SETOF record
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select k.kind, unnest(k.functions || k.views)
+      from (values
+        ('producer', '{enqueue,enqueue_many,schema_version,clock,reads_all,own_roles}'::text[],
+         '{own_jobs}'::text[]),
+        ('worker', '{claim,extend,complete,fail,release,release_unfit,run_once,bury,reap,schema_version,sweep,claim_from,
+                     claim_from_both,complete_many,fail_many,cancel_held,keep_held,ready_queues,fall_asleep,wake_up,
+                     register_worker,namesake,still_here,deregister_worker,retire_worker,maintain}', '{}'),
+        ('observer', '{schema_version,clock,reads_all,own_roles}', '{jobs,own_jobs,attempts,queues,workers}'),
+        ('admin', '{enqueue,enqueue_many,bury,kick,kick_many,cancel,pause,resume,purge,evict,reap,maintain,schema_version,
+                    clock,reads_all,own_roles}', '{jobs,own_jobs,attempts,queues,workers}')
+      ) k(kind, functions, views)
+$$;
+
+COMMENT ON FUNCTION pgqueue.doors(OUT kind text, OUT object text) IS 'Which functions and views each kind of role is granted.';
 
 CREATE FUNCTION pgqueue.drop_leases(leases bigint[]) RETURNS void
     LANGUAGE sql
@@ -621,17 +739,22 @@ $$;
 COMMENT ON FUNCTION pgqueue.end_attempt(job pgqueue.job, outcome text, error jsonb, moment timestamp with time zone) IS 'Records how an attempt ended; returns the worker''s name.';
 
 CREATE FUNCTION pgqueue.enqueue(task text, args jsonb DEFAULT '{}'::jsonb, queue text DEFAULT 'default'::text, priority integer DEFAULT 0, delay interval DEFAULT NULL::interval, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, unique_key text DEFAULT NULL::text, max_failures integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, headers jsonb DEFAULT '{}'::jsonb) RETURNS bigint
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
 declare
     moment timestamptz := pgqueue.clock();
+    caller text := pgqueue.limited_caller();
     fault  text;
     job_id bigint;
 begin
     queue := coalesce(queue, 'default');
     args := coalesce(args, '{}');
+    if caller is not null then
+        perform pgqueue.check_allowed(
+            'producer', array_remove(array[queue, pgqueue.follow_up(headers) ->> 'queue'], null));
+    end if;
     if num_nonnulls(delay, run_at, unique_key, max_failures, timeout) > 0 or priority <> 0 or headers <> '{}'
        or coalesce(length(task), 0) not between 1 and 500 or length(queue) not between 1 and 200
        or jsonb_typeof(args) <> 'object' then
@@ -646,10 +769,11 @@ begin
         perform pgqueue.check_room(queue, octet_length(args::text), 1);
     end if;
     if unique_key is null then
-        insert into pgqueue.job as j (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout)
+        insert into pgqueue.job as j (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout,
+                                      enqueued_by)
         values (enqueue.queue, enqueue.task, enqueue.args, coalesce(enqueue.headers, '{}'), coalesce(enqueue.priority, 0),
                 greatest(moment, coalesce(enqueue.run_at, moment + coalesce(enqueue.delay, interval '0'))), moment,
-                coalesce(enqueue.max_failures, 25), enqueue.timeout)
+                coalesce(enqueue.max_failures, 25), enqueue.timeout, caller)
         returning j.id into job_id;
         return job_id;
     end if;
@@ -657,10 +781,10 @@ begin
     -- where the other job ended between the two statements.
     loop
         insert into pgqueue.job as j (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout,
-                                      unique_key)
+                                      unique_key, enqueued_by)
         values (enqueue.queue, enqueue.task, enqueue.args, coalesce(enqueue.headers, '{}'), coalesce(enqueue.priority, 0),
                 greatest(moment, coalesce(enqueue.run_at, moment + coalesce(enqueue.delay, interval '0'))), moment,
-                coalesce(enqueue.max_failures, 25), enqueue.timeout, enqueue.unique_key)
+                coalesce(enqueue.max_failures, 25), enqueue.timeout, enqueue.unique_key, caller)
         on conflict (unique_key) where unique_key is not null do nothing
         returning j.id into job_id;
         job_id := coalesce(job_id, pgqueue.job_with_key(unique_key));
@@ -674,7 +798,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.enqueue(task text, args jsonb, queue text, priority integer, delay interval, run_at timestamp with time zone, unique_key text, max_failures integer, timeout interval, headers jsonb) IS 'Adds a job in the caller''s transaction; returns its id.';
 
 CREATE FUNCTION pgqueue.enqueue_many(jobs jsonb) RETURNS SETOF bigint
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -682,6 +806,7 @@ CREATE FUNCTION pgqueue.enqueue_many(jobs jsonb) RETURNS SETOF bigint
 #variable_conflict use_column
 declare
     moment timestamptz := pgqueue.clock();
+    caller text := pgqueue.limited_caller();
     added  bigint[];
     ids    bigint[];
     r      record;
@@ -689,6 +814,14 @@ begin
     if jsonb_typeof(jobs) is distinct from 'array' then
         perform pgqueue.reject(format('jobs is a JSON %s: give an array of objects, such as [{"task": "send"}]',
                                       coalesce(jsonb_typeof(jobs), 'null')));
+    end if;
+    if caller is not null then
+        perform pgqueue.check_allowed('producer', array(
+            select distinct u.queue
+              from jsonb_array_elements(jobs) as e(job),
+                   unnest(array[coalesce(e.job ->> 'queue', 'default'), pgqueue.follow_up(e.job -> 'headers') ->> 'queue'])
+                       as u(queue)
+             where u.queue is not null));
     end if;
     if exists (select from pgqueue.queue q where q.max_waiting is not null) then
         perform pgqueue.check_room(coalesce(e.job ->> 'queue', 'default'), 0, count(*))
@@ -698,11 +831,12 @@ begin
     end if;
     begin
         with new as (
-            insert into pgqueue.job (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout)
+            insert into pgqueue.job (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout,
+                                     enqueued_by)
             select coalesce(j.queue, 'default'), j.task, coalesce(j.args, '{}'), coalesce(j.headers, '{}'),
                    coalesce(j.priority, 0),
                    greatest(moment, coalesce(j.run_at, moment + coalesce(j.delay, interval '0'))), moment,
-                   coalesce(j.max_failures, 25), j.timeout
+                   coalesce(j.max_failures, 25), j.timeout, caller
               from jsonb_array_elements(jobs) with ordinality as e(job, position)
              cross join lateral jsonb_to_record(e.job) as j(task text, args jsonb, queue text, priority integer,
                    delay interval, run_at timestamptz, unique_key text, max_failures integer, timeout interval, headers jsonb)
@@ -759,16 +893,16 @@ CREATE FUNCTION pgqueue.entomb(job pgqueue.job, reason text, error jsonb, buried
      where follow_up is not null;
     insert into pgqueue.dead_letter (id, run_at, enqueued_at, buried_at, attempt, failures, losses, max_failures,
                                      max_losses, priority, queue, task, args, headers, timeout, unique_key, reason,
-                                     error, buried_by)
+                                     error, buried_by, enqueued_by)
     values ((job).id, (job).run_at, (job).enqueued_at, moment, (job).attempt, (job).failures, (job).losses,
             (job).max_failures, (job).max_losses, (job).priority, (job).queue, (job).task, (job).args, (job).headers,
-            (job).timeout, (job).unique_key, reason, error, buried_by)
+            (job).timeout, (job).unique_key, reason, error, buried_by, (job).enqueued_by)
 $$;
 
 COMMENT ON FUNCTION pgqueue.entomb(job pgqueue.job, reason text, error jsonb, buried_by text, moment timestamp with time zone) IS 'Puts a job that has left pgqueue.job into dead_letter, and enqueues the job that is to follow.';
 
 CREATE FUNCTION pgqueue.evict(worker text) RETURNS integer
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -813,7 +947,8 @@ CREATE TABLE pgqueue.dead_letter (
     unique_key text,
     reason text NOT NULL,
     error jsonb,
-    buried_by text NOT NULL
+    buried_by text NOT NULL,
+    enqueued_by text
 );
 
 COMMENT ON TABLE pgqueue.dead_letter IS 'Buried jobs, whole; they wait for a human, who kicks or cancels them.';
@@ -829,9 +964,10 @@ declare
     job_id bigint;
 begin
     insert into pgqueue.job as j (id, run_at, enqueued_at, attempt, max_failures, max_losses, priority, queue, task, args,
-                                  headers, timeout, unique_key)
+                                  headers, timeout, unique_key, enqueued_by)
     values ((dead).id, pgqueue.clock(), (dead).enqueued_at, (dead).attempt, (dead).max_failures, (dead).max_losses,
-            (dead).priority, (dead).queue, (dead).task, (dead).args, (dead).headers, (dead).timeout, (dead).unique_key)
+            (dead).priority, (dead).queue, (dead).task, (dead).args, (dead).headers, (dead).timeout, (dead).unique_key,
+            (dead).enqueued_by)
     on conflict (unique_key) where unique_key is not null do nothing
     returning j.id into job_id;
     if found then
@@ -845,7 +981,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.exhume(dead pgqueue.dead_letter) IS 'Moves one dead letter back to job.';
 
 CREATE FUNCTION pgqueue.extend(id bigint, attempt integer, lease interval DEFAULT '00:00:30'::interval) RETURNS timestamp with time zone
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -859,7 +995,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = extend.id and j.attempt = extend.attempt and j.state = 'running'
        for update;
-    if not found then
+    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
         perform pgqueue.refuse(extend.id, 'extend', extend.attempt);
     end if;
     update pgqueue.lease l set expires_at = moment + extend.lease
@@ -879,7 +1015,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.extend(id bigint, attempt integer, lease interval) IS 'The lease of one job ends this long from now; returns when.';
 
 CREATE FUNCTION pgqueue.fail(id bigint, attempt integer, error jsonb, retry_in interval DEFAULT NULL::interval) RETURNS text
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -894,7 +1030,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = fail.id and j.attempt = fail.attempt and j.state = 'running'
        for update;
-    if not found then
+    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
         perform pgqueue.refuse(fail.id, 'fail', fail.attempt);
     end if;
     held.failures := held.failures + 1;
@@ -920,7 +1056,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.fail(id bigint, attempt integer, error jsonb, retry_in interval) IS 'A worker failed: the job is retried (ready), buried, or cancelled where that was asked for.';
 
 CREATE FUNCTION pgqueue.fail_many(ids bigint[], attempts integer[], errors jsonb, retry_ins double precision[], leases bigint[]) RETURNS SETOF bigint
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
@@ -939,6 +1075,7 @@ declare
     last    record;
 begin
     perform pgqueue.check_ascending(ids);
+    perform pgqueue.check_settles(ids);
     -- The least and the greatest stand for all.
     perform pgqueue.check_duration('retry_in', make_interval(secs => u.seconds), true)
        from (select min(u.seconds) from unnest(retry_ins) as u(seconds)
@@ -996,7 +1133,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.fail_many(ids bigint[], attempts integer[], errors jsonb, retry_ins double precision[], leases bigint[]) IS 'Fails a batch; returns the ids that were refused.';
 
 CREATE FUNCTION pgqueue.fall_asleep(worker text, queues text[], globs text[] DEFAULT '{}'::text[]) RETURNS interval
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
@@ -1039,6 +1176,23 @@ CREATE FUNCTION pgqueue.fault_of(task text, args jsonb, queue text, priority int
 
 COMMENT ON FUNCTION pgqueue.fault_of(task text, args jsonb, queue text, priority integer, delay interval, run_at timestamp with time zone, unique_key text, max_failures integer, timeout interval, headers jsonb) IS 'What is wrong with a new job, and the cure; null where nothing is.';
 
+CREATE FUNCTION pgqueue.grant_role(kind text, role text, queues text[] DEFAULT NULL::text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    perform pgqueue.check_role(grant_role.kind, grant_role.role, queues);
+    insert into pgqueue.role_grant (role, kind, queue)
+    select grant_role.role, grant_role.kind, q.queue from unnest(coalesce(queues, '{*}')) as q(queue)
+    on conflict do nothing;
+    perform pgqueue.apply_grants(grant_role.role);
+    perform pgqueue.note('grant', null, null, jsonb_build_object('kind', kind, 'role', role, 'queues', queues));
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.grant_role(kind text, role text, queues text[]) IS 'A role becomes a producer, worker, observer or admin, of these queues or of all.';
+
 CREATE FUNCTION pgqueue.hint(channel text, payload text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1052,6 +1206,23 @@ $$;
 
 COMMENT ON FUNCTION pgqueue.hint(channel text, payload text) IS 'NOTIFY, unless the server''s queue of notifications is half full.';
 
+CREATE FUNCTION pgqueue.is_allowed(kinds text[], queue text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    caller text := pgqueue.limited_caller();
+begin
+    return caller is null or exists (
+        select from pgqueue.role_grant g join pg_catalog.pg_roles r on r.rolname = g.role
+         where g.kind = any (kinds) and g.queue in ('*', is_allowed.queue)
+           and pg_has_role(caller::name, r.oid, 'usage'));
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.is_allowed(kinds text[], queue text) IS 'Whether the calling role was granted one of these kinds for this queue.';
+
 CREATE FUNCTION pgqueue.job_with_key(unique_key text) RETURNS bigint
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1062,7 +1233,7 @@ CREATE FUNCTION pgqueue.job_with_key(unique_key text) RETURNS bigint
 COMMENT ON FUNCTION pgqueue.job_with_key(unique_key text) IS 'The live job that has this unique key.';
 
 CREATE FUNCTION pgqueue.keep_held(ids bigint[], attempts integer[], lease interval) RETURNS TABLE(id bigint, attempt integer, verdict text)
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -1073,6 +1244,7 @@ CREATE FUNCTION pgqueue.keep_held(ids bigint[], attempts integer[], lease interv
 declare
     moment timestamptz := pgqueue.clock();
 begin
+    perform pgqueue.check_settles(ids);
     -- offset 0: a look-up by id for each job, whatever the plan; see drop_leases.
     with standing as materialized (
         select l.id from pgqueue.lease l
@@ -1116,7 +1288,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.keep_late(refused bigint[], ids bigint[], attempts integer[], results jsonb, errors jsonb, moment timestamp with time zone) IS 'Keeps the results and errors of attempts that were lost, to be looked at.';
 
 CREATE FUNCTION pgqueue.kick(id bigint) RETURNS void
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -1140,7 +1312,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.kick(id bigint) IS 'A buried job is ready again, under its id.';
 
 CREATE FUNCTION pgqueue.kick_many(queue text, max_jobs integer DEFAULT 1) RETURNS integer
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -1169,8 +1341,14 @@ $$;
 
 COMMENT ON FUNCTION pgqueue.kick_many(queue text, max_jobs integer) IS 'Kicks the oldest buried jobs of a queue; returns how many.';
 
+CREATE FUNCTION pgqueue.limited_caller() RETURNS text
+    LANGUAGE sql STABLE
+    RETURN CASE WHEN (NOT pg_has_role((COALESCE(NULLIF(current_setting('role'::text), 'none'::text), (SESSION_USER)::text))::name, CURRENT_USER, 'usage'::text)) THEN COALESCE(NULLIF(current_setting('role'::text), 'none'::text), (SESSION_USER)::text) ELSE NULL::text END;
+
+COMMENT ON FUNCTION pgqueue.limited_caller() IS 'The role that calls, where it may not do everything; else null.';
+
 CREATE FUNCTION pgqueue.maintain() RETURNS boolean
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
@@ -1236,6 +1414,13 @@ $$;
 
 COMMENT ON FUNCTION pgqueue.make_partitions(days_ahead integer) IS 'Makes the partitions of today and the days ahead; returns how many.';
 
+CREATE FUNCTION pgqueue.namesake(name text, host text, OUT pid integer, OUT session uuid) RETURNS record
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select w.pid, w.session from pgqueue.worker w where w.name = namesake.name and w.host = namesake.host $$;
+
+COMMENT ON FUNCTION pgqueue.namesake(name text, host text, OUT pid integer, OUT session uuid) IS 'Who has this name on this host: process and session.';
+
 CREATE FUNCTION pgqueue.next_due(queue text, moment timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1277,8 +1462,18 @@ $$;
 
 COMMENT ON FUNCTION pgqueue.note(verb text, queue text, job_id bigint, detail jsonb) IS 'Writes who did what into audit.';
 
+CREATE FUNCTION pgqueue.own_roles() RETURNS text[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select array(select r.rolname::text from pg_catalog.pg_roles r
+                  where pg_has_role(coalesce(pgqueue.limited_caller(), session_user)::name, r.oid, 'usage'))
+$$;
+
+COMMENT ON FUNCTION pgqueue.own_roles() IS 'The roles whose jobs the calling role has enqueued: itself, and those it is a member of.';
+
 CREATE FUNCTION pgqueue.pause(queue text, duration interval DEFAULT NULL::interval) RETURNS void
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
@@ -1301,7 +1496,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.pause(queue text, duration interval) IS 'No job of the queue is claimed until then, or until resume.';
 
 CREATE FUNCTION pgqueue.purge(queue text) RETURNS integer
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
@@ -1317,9 +1512,10 @@ begin
         delete from pgqueue.job j using waiting w where j.id = w.id returning j.*
     ), archived as (
         insert into pgqueue.job_history (id, run_at, enqueued_at, finished_at, attempt, failures, losses, priority,
-                                         state, queue, task, args, headers, reason)
+                                         state, queue, task, args, headers, reason, enqueued_by)
         select g.id, g.run_at, g.enqueued_at, moment, g.attempt, g.failures, g.losses, g.priority,
-               'cancelled', g.queue, g.task, g.args, g.headers, 'purged' from gone g
+               'cancelled', g.queue, g.task, g.args, g.headers, 'purged', g.enqueued_by
+          from gone g
     )
     select count(*) into purged from gone;
     perform pgqueue.note('purge', purge.queue, null, jsonb_build_object('jobs', purged));
@@ -1329,8 +1525,15 @@ $$;
 
 COMMENT ON FUNCTION pgqueue.purge(queue text) IS 'Removes waiting jobs, which go to history as cancelled; returns how many.';
 
+CREATE FUNCTION pgqueue.reads_all() RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select pgqueue.is_allowed('{observer,admin}', '*') $$;
+
+COMMENT ON FUNCTION pgqueue.reads_all() IS 'Whether the calling role may read every job.';
+
 CREATE FUNCTION pgqueue.ready_queues() RETURNS SETOF text
-    LANGUAGE sql
+    LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -1344,13 +1547,13 @@ CREATE FUNCTION pgqueue.ready_queues() RETURNS SETOF text
                  limit 1)
           from used u
          where u.queue is not null)
-    select u.queue from used u where u.queue is not null
+    select u.queue from used u where u.queue is not null and pgqueue.is_allowed('{worker,admin}', u.queue)
 $$;
 
-COMMENT ON FUNCTION pgqueue.ready_queues() IS 'The names of the queues that have ready jobs.';
+COMMENT ON FUNCTION pgqueue.ready_queues() IS 'The names of the queues that have ready jobs and are the caller''s.';
 
 CREATE FUNCTION pgqueue.reap(max_jobs integer DEFAULT 1000) RETURNS integer
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
@@ -1379,10 +1582,18 @@ CREATE FUNCTION pgqueue.refuse(id bigint, verb text, attempt integer DEFAULT NUL
     AS $$
 #variable_conflict use_column
 declare
-    live pgqueue.job;
-    over text;
+    live  pgqueue.job;
+    over  text;
+    queue text;
 begin
     select j.* into live from pgqueue.job j where j.id = refuse.id;
+    -- A worker of other queues learns nothing of this job.
+    queue := coalesce(live.queue, (select d.queue from pgqueue.dead_letter d where d.id = refuse.id),
+                      (select h.queue from pgqueue.job_history h where h.id = refuse.id limit 1));
+    if not pgqueue.is_allowed('{worker,admin}', queue) then
+        raise exception using errcode = 'PQ404', message = format(
+            'cannot %s job %s, there is no such job in the queues of this role', verb, refuse.id);
+    end if;
     if live.state = 'running' and live.attempt <> refuse.attempt then
         raise exception using errcode = 'PQ409', message = format(
             'cannot %s job %s as attempt %s, attempt %s holds it: drop this result, the newer attempt''s stands',
@@ -1409,7 +1620,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.refuse(id bigint, verb text, attempt integer) IS 'Raises PQ409 or PQ404 with the reason.';
 
 CREATE FUNCTION pgqueue.register_worker(name text, host text, pid integer, session uuid, queues text[]) RETURNS void
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
@@ -1453,7 +1664,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.reject(message text) IS 'Raises PQ422: bad input.';
 
 CREATE FUNCTION pgqueue.release(id bigint, attempt integer, delay interval DEFAULT '00:00:00'::interval, priority integer DEFAULT NULL::integer) RETURNS void
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -1471,7 +1682,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = release.id and j.attempt = release.attempt and j.state = 'running'
        for update;
-    if not found then
+    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
         perform pgqueue.refuse(release.id, 'release', release.attempt);
     end if;
     if held.cancel_requested_at is not null then
@@ -1491,7 +1702,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.release(id bigint, attempt integer, delay interval, priority integer) IS 'A worker gives a job back unharmed; counts as no failure.';
 
 CREATE FUNCTION pgqueue.release_unfit(id bigint, attempt integer, error jsonb) RETURNS text
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -1504,7 +1715,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = release_unfit.id and j.attempt = release_unfit.attempt and j.state = 'running'
        for update;
-    if not found then
+    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
         perform pgqueue.refuse(release_unfit.id, 'release', release_unfit.attempt);
     end if;
     if held.cancel_requested_at is not null then
@@ -1532,7 +1743,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.release_unfit(id bigint, attempt integer, error jsonb) IS 'A worker gives a job back because of its own state: ready for others, buried, or cancelled.';
 
 CREATE FUNCTION pgqueue.resume(queue text) RETURNS void
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
@@ -1550,7 +1761,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.resume(queue text) IS 'Ends a pause; nothing happens where there is none.';
 
 CREATE FUNCTION pgqueue.retire_worker(name text, session uuid, reason text) RETURNS void
-    LANGUAGE sql
+    LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     delete from pgqueue.asleep a where a.worker = retire_worker.name
@@ -1563,17 +1774,40 @@ $$;
 
 COMMENT ON FUNCTION pgqueue.retire_worker(name text, session uuid, reason text) IS 'A worker stops because it is unfit for work.';
 
-CREATE FUNCTION pgqueue.run_once(id bigint, attempt integer) RETURNS void
+CREATE FUNCTION pgqueue.revoke_role(kind text, role text, queues text[] DEFAULT NULL::text[]) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    perform pgqueue.check_role(revoke_role.kind, revoke_role.role, queues);
+    delete from pgqueue.role_grant g
+     where g.role = revoke_role.role and g.kind = revoke_role.kind and (queues is null or g.queue = any (queues));
+    if not found then
+        perform pgqueue.reject(format('role "%s" was not granted %s%s: nothing is revoked', role, kind,
+                                      coalesce(' of ' || array_to_string(queues, ', '), '')));
+    end if;
+    perform pgqueue.apply_grants(revoke_role.role);
+    perform pgqueue.note('revoke', null, null, jsonb_build_object('kind', kind, 'role', role, 'queues', queues));
+end
+$$;
+
+COMMENT ON FUNCTION pgqueue.revoke_role(kind text, role text, queues text[]) IS 'Takes back what grant_role gave.';
+
+CREATE FUNCTION pgqueue.run_once(id bigint, attempt integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $$
 #variable_conflict use_column
+declare
+    held pgqueue.job;
 begin
     update pgqueue.job j set max_failures = j.failures, max_losses = j.losses
-     where j.id = run_once.id and j.attempt = run_once.attempt and j.state = 'running';
-    if not found then
+     where j.id = run_once.id and j.attempt = run_once.attempt and j.state = 'running'
+    returning j.* into held;
+    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
         perform pgqueue.refuse(run_once.id, 'run', run_once.attempt);
     end if;
 end
@@ -1584,7 +1818,7 @@ COMMENT ON FUNCTION pgqueue.run_once(id bigint, attempt integer) IS 'The job is 
 CREATE FUNCTION pgqueue.schema_version() RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$ select 7 $$;
+    AS $$ select 8 $$;
 
 COMMENT ON FUNCTION pgqueue.schema_version() IS 'The number of the newest revision applied.';
 
@@ -1605,7 +1839,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.settle_cancelled(job pgqueue.job, outcome text, error jsonb, moment timestamp with time zone) IS 'Moves a running job whose cancellation was asked for into history.';
 
 CREATE FUNCTION pgqueue.still_here(name text, session uuid, state text) RETURNS text
-    LANGUAGE sql
+    LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     update pgqueue.worker w
@@ -1617,7 +1851,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.still_here(name text, session uuid, state text) IS 'Presence, every few seconds. Returns the worker''s state: retired, if it was evicted, or null where the row is another''s or gone.';
 
 CREATE FUNCTION pgqueue.sweep(queues text[], max_jobs integer, lease interval, worker text) RETURNS SETOF pgqueue.claimed_with_lease
-    LANGUAGE plpgsql ROWS 100
+    LANGUAGE plpgsql SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
@@ -1702,7 +1936,7 @@ $$;
 COMMENT ON FUNCTION pgqueue.wake_for_new_jobs() IS 'Statement trigger on job: the gated wake-up.';
 
 CREATE FUNCTION pgqueue.wake_up(worker text) RETURNS void
-    LANGUAGE sql
+    LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$ delete from pgqueue.asleep a where a.worker = wake_up.worker $$;
 
@@ -1829,7 +2063,8 @@ CREATE TABLE pgqueue.job_history (
     headers jsonb NOT NULL,
     result jsonb,
     reason text,
-    worker text
+    worker text,
+    enqueued_by text
 )
 PARTITION BY RANGE (finished_at);
 
@@ -1851,7 +2086,8 @@ CREATE TABLE pgqueue.job_history_default (
     headers jsonb CONSTRAINT job_history_headers_not_null NOT NULL,
     result jsonb,
     reason text,
-    worker text
+    worker text,
+    enqueued_by text
 );
 
 ALTER TABLE pgqueue.job ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
@@ -1885,7 +2121,8 @@ CREATE VIEW pgqueue.jobs AS
     l.worker,
     l.expires_at AS lease_expires_at,
     j.unique_key,
-    j.cancel_requested_at
+    j.cancel_requested_at,
+    j.enqueued_by
    FROM (pgqueue.job j
      LEFT JOIN pgqueue.lease l ON ((l.id = j.lease_id)))
 UNION ALL
@@ -1907,7 +2144,8 @@ UNION ALL
     NULL::text AS worker,
     NULL::timestamp with time zone AS lease_expires_at,
     d.unique_key,
-    NULL::timestamp with time zone AS cancel_requested_at
+    NULL::timestamp with time zone AS cancel_requested_at,
+    d.enqueued_by
    FROM pgqueue.dead_letter d
 UNION ALL
  SELECT h.id,
@@ -1928,7 +2166,8 @@ UNION ALL
     h.worker,
     NULL::timestamp with time zone AS lease_expires_at,
     NULL::text AS unique_key,
-    NULL::timestamp with time zone AS cancel_requested_at
+    NULL::timestamp with time zone AS cancel_requested_at,
+    h.enqueued_by
    FROM pgqueue.job_history h;
 
 COMMENT ON VIEW pgqueue.jobs IS 'Every job, live, buried and finished.';
@@ -1941,6 +2180,32 @@ ALTER TABLE pgqueue.lease ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE VIEW pgqueue.own_jobs WITH (security_barrier='true') AS
+ SELECT id,
+    queue,
+    task,
+    state,
+    priority,
+    run_at,
+    attempt,
+    failures,
+    losses,
+    args,
+    headers,
+    result,
+    reason,
+    enqueued_at,
+    finished_at,
+    worker,
+    lease_expires_at,
+    unique_key,
+    cancel_requested_at,
+    enqueued_by
+   FROM pgqueue.jobs j
+  WHERE (( SELECT pgqueue.reads_all() AS reads_all) OR (enqueued_by = ANY (( SELECT pgqueue.own_roles() AS own_roles)::text[])));
+
+COMMENT ON VIEW pgqueue.own_jobs IS 'The jobs that the reader has enqueued; all jobs, for whoever may read them all.';
 
 CREATE TABLE pgqueue.queue (
     name pgqueue.queue_name NOT NULL,
@@ -1996,6 +2261,16 @@ CREATE VIEW pgqueue.queues AS
      LEFT JOIN pgqueue.queue q ON (((q.name)::text = n.queue)));
 
 COMMENT ON VIEW pgqueue.queues IS 'Counts by queue; counting reads the live jobs, so ask seldom.';
+
+CREATE TABLE pgqueue.role_grant (
+    role text NOT NULL,
+    kind text NOT NULL,
+    queue text NOT NULL,
+    CONSTRAINT role_grant_kind_check CHECK ((kind = ANY (ARRAY['producer'::text, 'worker'::text, 'observer'::text, 'admin'::text]))),
+    CONSTRAINT role_grant_queue_check CHECK ((queue <> ''::text))
+);
+
+COMMENT ON TABLE pgqueue.role_grant IS 'What pgqueue grant gave to which role; queue * is every queue.';
 
 CREATE TABLE pgqueue.schema_revision (
     version_num character varying(32) NOT NULL
@@ -2074,6 +2349,9 @@ ALTER TABLE ONLY pgqueue.lease
 
 ALTER TABLE ONLY pgqueue.queue
     ADD CONSTRAINT queue_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY pgqueue.role_grant
+    ADD CONSTRAINT role_grant_pkey PRIMARY KEY (role, kind, queue);
 
 ALTER TABLE ONLY pgqueue.schema_revision
     ADD CONSTRAINT schema_revision_pkc PRIMARY KEY (version_num);

@@ -246,6 +246,24 @@ def purge(queue: str) -> Call[int]:
     return Call("select pgqueue.purge(queue => %(queue)s)", scalar, {"queue": parameters.text("queue", queue)})
 
 
+def grant_role(kind: str, role: str, queues: Sequence[str] = ()) -> Call[None]:
+    """The kind is producer, worker, observer or admin; without queues it is for all."""
+    return Call(
+        "select pgqueue.grant_role(%(kind)s, %(role)s, %(queues)s::text[])", nothing, _grant(kind, role, queues)
+    )
+
+
+def revoke_role(kind: str, role: str, queues: Sequence[str] = ()) -> Call[None]:
+    return Call(
+        "select pgqueue.revoke_role(%(kind)s, %(role)s, %(queues)s::text[])", nothing, _grant(kind, role, queues)
+    )
+
+
+def _grant(kind: str, role: str, queues: Sequence[str]) -> dict[str, Any]:
+    named = [parameters.text("queue", queue) for queue in queues]
+    return {"kind": parameters.text("kind", kind), "role": parameters.text("role", role), "queues": named or None}
+
+
 def schema_version() -> Call[int]:
     return Call("select pgqueue.schema_version()", scalar)
 
@@ -271,7 +289,7 @@ def job(id: JobId) -> Call[JobRecord]:
         return JobRecord(**fields)
 
     columns = ", ".join(f"{name}::text" if name in _JSON_COLUMNS else name for name in JOB_COLUMNS)
-    return Call(f"select {columns} from pgqueue.jobs where id = %(id)s::bigint", read, {"id": id})
+    return Call(f"select {columns} from pgqueue.own_jobs where id = %(id)s::bigint", read, {"id": id})
 
 
 def no_such_job(id: int) -> JobNotFound:

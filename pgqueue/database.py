@@ -251,11 +251,10 @@ def _translated(error: psycopg.Error, conflict: type[errors.WrongState]) -> erro
             return errors.SchemaMissing(
                 f"the database has no pgqueue schema, or an older one ({message}): run pgqueue migrate"
             )
+        case "42501" if "pgqueue grant" in message:
+            return errors.NotAllowed(message)
         case "42501":
-            return errors.NotAllowed(
-                f"{message}: grant the role usage on schema pgqueue and the privileges it needs,"
-                " or connect as its owner"
-            )
+            return errors.NotAllowed(f"{message}: pgqueue grant KIND ROLE gives it, see docs/roles.md")
         case "22P05" | "22P02" | "22003" | "22008" | "22015" | "22023" | "54000" | "54001" | "23514":
             return errors.InvalidInput(f"{message}: PostgreSQL cannot take this value; pass a smaller or plainer one")
     return None

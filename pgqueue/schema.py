@@ -35,7 +35,7 @@ def _scripts(suffix: str) -> list[Path]:
 NEWEST = len(_scripts("up"))
 """The revision that this version of the code was written for."""
 
-OLDEST = 7
+OLDEST = 8
 """The oldest revision that this version of the code can work with."""
 
 
@@ -46,7 +46,7 @@ _one_at_a_time = threading.Lock()
 def steps(start: int, stop: int) -> list[TextClause]:
     """The statements that lead from revision start to revision stop, up or down, to be given to op.execute in turn.
 
-    steps(0, 7) installs everything, steps(7, 0) removes it. Raises InvalidInput.
+    steps(0, 8) installs everything, steps(8, 0) removes it. Raises InvalidInput.
     """
     for number in (start, stop):
         if not 0 <= number <= NEWEST:

@@ -12,6 +12,7 @@ from pgqueue import database, schema
 from pgqueue.calls import Call
 
 from .clusters import Cluster, bindirs, remove_copies, running_cluster
+from .roles import let_workers_in
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     with running_cluster(request.param) as cluster:
         cluster.execute(f"create database {TEMPLATE}")
         schema.migrate(cluster.dsn(TEMPLATE))
+        let_workers_in(cluster, TEMPLATE)
         cluster.execute(FAKE_CLOCK, TEMPLATE)
         yield cluster
 

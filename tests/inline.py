@@ -14,12 +14,15 @@ from pgqueue.worker.options import Options
 from pgqueue.worker.pools import Pools
 from pgqueue.worker.service import Service
 
+from .roles import as_worker
+
 
 @asynccontextmanager
 async def working(dsn: str, tasks: Tasks, pools: Pools | None = None, **options: Any) -> AsyncIterator[Dispatcher]:
     """Runs jobs while the block does; polls every 50 ms, without a listener."""
     defaults = {"listen": False, "poll_interval": timedelta(milliseconds=50)}
     chosen = Options(target="inline", name="inline", **(defaults | options))
+    dsn = as_worker(dsn)
     pools = pools or Pools(dsn, chosen.concurrency, prepare=True)
     dispatcher = Dispatcher(dsn, chosen, tasks, pools.connections)
     keeper = Service("lease keeper", dsn, timedelta(milliseconds=100), dispatcher.keeper.tick, timedelta(seconds=10))

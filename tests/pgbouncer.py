@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from .clusters import Cluster, free_port, unprivileged_user
+from .roles import WORKER
 from .waiting import eventually
 
 
@@ -22,7 +23,7 @@ class PgBouncer:
         self.port = free_port()
         self._program = program
         self._folder = Path(tempfile.mkdtemp(prefix="pgqueue-bouncer-"))
-        (self._folder / "users").write_text('"postgres" ""\n')
+        (self._folder / "users").write_text(f'"postgres" ""\n"{WORKER}" ""\n')
         (self._folder / "ini").write_text(
             f"[databases]\n* = host=127.0.0.1 port={cluster.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
             f"listen_port = {self.port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {self._folder}/users\n"

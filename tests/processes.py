@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from .roles import as_worker
 from .waiting import eventually
 
 ROOT = Path(__file__).parent.parent
@@ -71,7 +72,7 @@ def start_worker(
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [*within, sys.executable, "-m", "pgqueue", "worker", target, "--name", name, *options],
-            env=os.environ | {"PGQUEUE_DSN": dsn} | dict(environment or {}),
+            env=os.environ | {"PGQUEUE_DSN": as_worker(dsn)} | dict(environment or {}),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=stream,

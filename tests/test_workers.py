@@ -16,6 +16,7 @@ from pgqueue import NewJob, Queue, schema
 from .clusters import Cluster
 from .conftest import Database
 from .processes import start_worker, workers
+from .roles import let_workers_in
 from .waiting import eventually
 
 pytestmark = pytest.mark.heavy
@@ -251,6 +252,7 @@ def own_server(server: Cluster) -> Iterator[Cluster]:
         cluster.start()
         cluster.execute("create database app")
         schema.migrate(cluster.dsn("app"))
+        let_workers_in(cluster, "app")
         cluster.execute("create table effect (job_id bigint not null, attempt int not null)", "app")
         yield cluster
     finally:

@@ -51,6 +51,7 @@ create table pgqueue.job (
     unique_key          text,
     cancel_reason       text,
     unfit_workers       text[],
+    enqueued_by         text,
     constraint job_running_has_a_lease check ((state = 'running') = (lease_id is not null))
 ) with (
     fillfactor = 70,
@@ -64,6 +65,7 @@ comment on table pgqueue.job is 'Live jobs: ready (also those with a future run_
 comment on column pgqueue.job.attempt is 'Claims so far; with the id, the fencing number of whoever runs the job.';
 comment on column pgqueue.job.max_failures is 'Failures that are retried; the next one buries.';
 comment on column pgqueue.job.max_losses is 'Losses (a worker that died or went silent) that are forgiven; the next one buries.';
+comment on column pgqueue.job.enqueued_by is 'The role that enqueued it; null where that was the owner or a superuser.';
 comment on column pgqueue.job.unfit_workers is 'Workers that gave the job back as unfit for it, and are not given it again.';
 
 -- Equals the claim's ORDER BY.
@@ -130,7 +132,8 @@ create table pgqueue.dead_letter (
     unique_key   text,
     reason       text        not null,
     error        jsonb,
-    buried_by    text        not null
+    buried_by    text        not null,
+    enqueued_by  text
 );
 comment on table pgqueue.dead_letter is 'Buried jobs, whole; they wait for a human, who kicks or cancels them.';
 create index dead_letter_oldest on pgqueue.dead_letter (queue, buried_at, id);
@@ -151,7 +154,8 @@ create table pgqueue.job_history (
     headers     jsonb       not null,
     result      jsonb,
     reason      text,
-    worker      text
+    worker      text,
+    enqueued_by text
 ) partition by range (finished_at);
 comment on table pgqueue.job_history is 'Finished jobs with their results, for settings.retention.';
 create index job_history_id on pgqueue.job_history (id);
@@ -209,6 +213,14 @@ create table pgqueue.audit (
     detail jsonb       not null default '{}'
 );
 comment on table pgqueue.audit is 'What operators did: bury, kick, cancel, pause, resume, purge.';
+
+create table pgqueue.role_grant (
+    role  text not null,
+    kind  text not null check (kind in ('producer', 'worker', 'observer', 'admin')),
+    queue text not null check (queue <> ''),
+    primary key (role, kind, queue)
+);
+comment on table pgqueue.role_grant is 'What pgqueue grant gave to which role; queue * is every queue.';
 
 create function pgqueue.schema_version() returns integer
 language sql immutable parallel safe

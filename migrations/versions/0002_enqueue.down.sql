@@ -10,6 +10,9 @@ drop function pgqueue.check_room(text, bigint, bigint);
 drop function pgqueue.fault_of;
 drop function pgqueue.follow_up(jsonb);
 drop function pgqueue.check_duration(text, interval, boolean);
+drop function pgqueue.check_allowed(text, text[]);
+drop function pgqueue.is_allowed(text[], text);
+drop function pgqueue.limited_caller();
 drop function pgqueue.reject(text);
 create or replace function pgqueue.schema_version() returns integer
 language sql immutable parallel safe

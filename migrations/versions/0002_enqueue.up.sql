@@ -11,6 +11,54 @@ end
 $$;
 comment on function pgqueue.reject(text) is 'Raises PQ422: bad input.';
 
+-- The role that called from outside; null where it is the owner, who may do anything, or a superuser. Within a function
+-- that runs as its owner, current_user is that owner; whoever called is session_user, or what it has set as its role.
+create function pgqueue.limited_caller() returns text
+language sql stable
+return case
+    when not pg_has_role(coalesce(nullif(current_setting('role'), 'none'), session_user)::name, current_user, 'usage')
+    then coalesce(nullif(current_setting('role'), 'none'), session_user)
+end;
+comment on function pgqueue.limited_caller() is 'The role that calls, where it may not do everything; else null.';
+
+-- Every function that an outside role may call asks this, where a privilege to call it does not say it all.
+create function pgqueue.is_allowed(kinds text[], queue text) returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    caller text := pgqueue.limited_caller();
+begin
+    return caller is null or exists (
+        select from pgqueue.role_grant g join pg_catalog.pg_roles r on r.rolname = g.role
+         where g.kind = any (kinds) and g.queue in ('*', is_allowed.queue)
+           and pg_has_role(caller::name, r.oid, 'usage'));
+end
+$$;
+comment on function pgqueue.is_allowed(text[], text) is 'Whether the calling role was granted one of these kinds for this queue.';
+
+create function pgqueue.check_allowed(kind text, queues text[]) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    forbidden text;
+begin
+    if pgqueue.limited_caller() is null then
+        return;
+    end if;
+    select u.queue into forbidden from unnest(queues) as u(queue)
+     where not pgqueue.is_allowed(array[kind, 'admin'], u.queue) limit 1;
+    if found then
+        raise exception using errcode = '42501', message = format(
+            'role "%1$s" is no %2$s of queue "%3$s": pgqueue grant %2$s %1$s --queue %3$s', pgqueue.limited_caller(),
+            kind, forbidden);
+    end if;
+end
+$$;
+comment on function pgqueue.check_allowed(text, text[]) is 'Raises 42501 unless the calling role was granted this kind, or admin, for all these queues.';
+
 -- Refuses a duration that a caller gave, unless it is in order; null passes.
 create function pgqueue.check_duration(name text, duration interval, zero_allowed boolean) returns void
 language plpgsql
@@ -175,11 +223,16 @@ as $$
 #variable_conflict use_column
 declare
     moment timestamptz := pgqueue.clock();
+    caller text := pgqueue.limited_caller();
     fault  text;
     job_id bigint;
 begin
     queue := coalesce(queue, 'default');
     args := coalesce(args, '{}');
+    if caller is not null then
+        perform pgqueue.check_allowed(
+            'producer', array_remove(array[queue, pgqueue.follow_up(headers) ->> 'queue'], null));
+    end if;
     if num_nonnulls(delay, run_at, unique_key, max_failures, timeout) > 0 or priority <> 0 or headers <> '{}'
        or coalesce(length(task), 0) not between 1 and 500 or length(queue) not between 1 and 200
        or jsonb_typeof(args) <> 'object' then
@@ -194,10 +247,11 @@ begin
         perform pgqueue.check_room(queue, octet_length(args::text), 1);
     end if;
     if unique_key is null then
-        insert into pgqueue.job as j (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout)
+        insert into pgqueue.job as j (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout,
+                                      enqueued_by)
         values (enqueue.queue, enqueue.task, enqueue.args, coalesce(enqueue.headers, '{}'), coalesce(enqueue.priority, 0),
                 greatest(moment, coalesce(enqueue.run_at, moment + coalesce(enqueue.delay, interval '0'))), moment,
-                coalesce(enqueue.max_failures, 25), enqueue.timeout)
+                coalesce(enqueue.max_failures, 25), enqueue.timeout, caller)
         returning j.id into job_id;
         return job_id;
     end if;
@@ -205,10 +259,10 @@ begin
     -- where the other job ended between the two statements.
     loop
         insert into pgqueue.job as j (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout,
-                                      unique_key)
+                                      unique_key, enqueued_by)
         values (enqueue.queue, enqueue.task, enqueue.args, coalesce(enqueue.headers, '{}'), coalesce(enqueue.priority, 0),
                 greatest(moment, coalesce(enqueue.run_at, moment + coalesce(enqueue.delay, interval '0'))), moment,
-                coalesce(enqueue.max_failures, 25), enqueue.timeout, enqueue.unique_key)
+                coalesce(enqueue.max_failures, 25), enqueue.timeout, enqueue.unique_key, caller)
         on conflict (unique_key) where unique_key is not null do nothing
         returning j.id into job_id;
         job_id := coalesce(job_id, pgqueue.job_with_key(unique_key));
@@ -277,6 +331,7 @@ as $$
 #variable_conflict use_column
 declare
     moment timestamptz := pgqueue.clock();
+    caller text := pgqueue.limited_caller();
     added  bigint[];
     ids    bigint[];
     r      record;
@@ -284,6 +339,14 @@ begin
     if jsonb_typeof(jobs) is distinct from 'array' then
         perform pgqueue.reject(format('jobs is a JSON %s: give an array of objects, such as [{"task": "send"}]',
                                       coalesce(jsonb_typeof(jobs), 'null')));
+    end if;
+    if caller is not null then
+        perform pgqueue.check_allowed('producer', array(
+            select distinct u.queue
+              from jsonb_array_elements(jobs) as e(job),
+                   unnest(array[coalesce(e.job ->> 'queue', 'default'), pgqueue.follow_up(e.job -> 'headers') ->> 'queue'])
+                       as u(queue)
+             where u.queue is not null));
     end if;
     if exists (select from pgqueue.queue q where q.max_waiting is not null) then
         perform pgqueue.check_room(coalesce(e.job ->> 'queue', 'default'), 0, count(*))
@@ -293,11 +356,12 @@ begin
     end if;
     begin
         with new as (
-            insert into pgqueue.job (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout)
+            insert into pgqueue.job (queue, task, args, headers, priority, run_at, enqueued_at, max_failures, timeout,
+                                     enqueued_by)
             select coalesce(j.queue, 'default'), j.task, coalesce(j.args, '{}'), coalesce(j.headers, '{}'),
                    coalesce(j.priority, 0),
                    greatest(moment, coalesce(j.run_at, moment + coalesce(j.delay, interval '0'))), moment,
-                   coalesce(j.max_failures, 25), j.timeout
+                   coalesce(j.max_failures, 25), j.timeout, caller
               from jsonb_array_elements(jobs) with ordinality as e(job, position)
              cross join lateral jsonb_to_record(e.job) as j(task text, args jsonb, queue text, priority integer,
                    delay interval, run_at timestamptz, unique_key text, max_failures integer, timeout interval, headers jsonb)

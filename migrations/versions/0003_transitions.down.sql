@@ -8,6 +8,7 @@ drop function pgqueue.settle_cancelled;
 drop function pgqueue.drop_leases(bigint[]);
 drop function pgqueue.keep_late;
 drop function pgqueue.complete_many;
+drop function pgqueue.check_settles(bigint[]);
 drop function pgqueue.check_ascending(bigint[]);
 drop function pgqueue.complete(bigint, integer, jsonb);
 drop function pgqueue.backoff(integer);

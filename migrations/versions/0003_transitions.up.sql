@@ -12,10 +12,18 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    live pgqueue.job;
-    over text;
+    live  pgqueue.job;
+    over  text;
+    queue text;
 begin
     select j.* into live from pgqueue.job j where j.id = refuse.id;
+    -- A worker of other queues learns nothing of this job.
+    queue := coalesce(live.queue, (select d.queue from pgqueue.dead_letter d where d.id = refuse.id),
+                      (select h.queue from pgqueue.job_history h where h.id = refuse.id limit 1));
+    if not pgqueue.is_allowed('{worker,admin}', queue) then
+        raise exception using errcode = 'PQ404', message = format(
+            'cannot %s job %s, there is no such job in the queues of this role', verb, refuse.id);
+    end if;
     if live.state = 'running' and live.attempt <> refuse.attempt then
         raise exception using errcode = 'PQ409', message = format(
             'cannot %s job %s as attempt %s, attempt %s holds it: drop this result, the newer attempt''s stands',
@@ -68,9 +76,10 @@ language sql
 set search_path = pg_catalog, pg_temp
 as $$
     insert into pgqueue.job_history (id, run_at, enqueued_at, finished_at, attempt, failures, losses, priority, state,
-                                     queue, task, args, headers, result, reason, worker)
+                                     queue, task, args, headers, result, reason, worker, enqueued_by)
     values ((job).id, (job).run_at, (job).enqueued_at, moment, (job).attempt, (job).failures, (job).losses,
-            (job).priority, state, (job).queue, (job).task, (job).args, (job).headers, result, reason, worker)
+            (job).priority, state, (job).queue, (job).task, (job).args, (job).headers, result, reason, worker,
+            (job).enqueued_by)
 $$;
 comment on function pgqueue.archive is 'Puts a job that has left pgqueue.job into history.';
 
@@ -89,10 +98,10 @@ as $$
      where follow_up is not null;
     insert into pgqueue.dead_letter (id, run_at, enqueued_at, buried_at, attempt, failures, losses, max_failures,
                                      max_losses, priority, queue, task, args, headers, timeout, unique_key, reason,
-                                     error, buried_by)
+                                     error, buried_by, enqueued_by)
     values ((job).id, (job).run_at, (job).enqueued_at, moment, (job).attempt, (job).failures, (job).losses,
             (job).max_failures, (job).max_losses, (job).priority, (job).queue, (job).task, (job).args, (job).headers,
-            (job).timeout, (job).unique_key, reason, error, buried_by)
+            (job).timeout, (job).unique_key, reason, error, buried_by, (job).enqueued_by)
 $$;
 comment on function pgqueue.entomb is 'Puts a job that has left pgqueue.job into dead_letter, and enqueues the job that is to follow.';
 
@@ -117,7 +126,7 @@ begin
     delete from pgqueue.job j
      where j.id = complete.id and j.attempt = complete.attempt and j.state = 'running'
     returning j.* into gone;
-    if not found then
+    if not found or not pgqueue.is_allowed('{worker}', gone.queue) then
         perform pgqueue.refuse(complete.id, 'complete', complete.attempt);
     end if;
     perform pgqueue.archive(gone, 'succeeded', complete.result, null,
@@ -140,6 +149,21 @@ end
 $$;
 comment on function pgqueue.check_ascending(bigint[]) is 'Refuses ids that are out of order.';
 
+-- Refuses a batch with a job of a queue that is not the caller's.
+create function pgqueue.check_settles(ids bigint[]) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+begin
+    if pgqueue.limited_caller() is not null then
+        perform pgqueue.check_allowed('worker', array(select distinct j.queue from pgqueue.job j where j.id = any (ids)));
+    end if;
+end
+$$;
+comment on function pgqueue.check_settles(bigint[]) is 'Raises 42501 unless the calling role is a worker of the queues of all these jobs.';
+
 -- Who calls it: pgqueue's own worker, for a batch. One job that is no longer held must not undo the others, so
 -- refused ids are returned, not raised. results is a JSON array in step with the ids, or null where there are none.
 -- The leases are those that the worker believes to be empty by now.
@@ -160,18 +184,19 @@ declare
     refused   bigint[];
 begin
     perform pgqueue.check_ascending(ids);
+    perform pgqueue.check_settles(ids);
     with gone as (
         delete from pgqueue.job j
          where j.id = any (ids) and j.state = 'running' and j.attempt = attempts[width_bucket(j.id, ids)]
         returning j.id, j.run_at, j.enqueued_at, j.attempt, j.failures, j.losses, j.priority, j.queue, j.task, j.args,
-                  j.headers, j.lease_id
+                  j.headers, j.lease_id, j.enqueued_by
     ), held as materialized (
         select g.*, l.worker, l.claimed_at from gone g left join pgqueue.lease l on l.id = g.lease_id
     ), archived as (
         insert into pgqueue.job_history (id, run_at, enqueued_at, finished_at, attempt, failures, losses, priority,
-                                         state, queue, task, args, headers, result, worker)
+                                         state, queue, task, args, headers, result, worker, enqueued_by)
         select h.id, h.run_at, h.enqueued_at, moment, h.attempt, h.failures, h.losses, h.priority, 'succeeded', h.queue,
-               h.task, h.args, h.headers, nullif(results -> width_bucket(h.id, ids) - 1, 'null'), h.worker
+               h.task, h.args, h.headers, nullif(results -> width_bucket(h.id, ids) - 1, 'null'), h.worker, h.enqueued_by
           from held h
     ), ended as (
         insert into pgqueue.attempt (job_id, attempt, outcome, worker, started_at, finished_at)
@@ -257,7 +282,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = fail.id and j.attempt = fail.attempt and j.state = 'running'
        for update;
-    if not found then
+    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
         perform pgqueue.refuse(fail.id, 'fail', fail.attempt);
     end if;
     held.failures := held.failures + 1;
@@ -305,6 +330,7 @@ declare
     last    record;
 begin
     perform pgqueue.check_ascending(ids);
+    perform pgqueue.check_settles(ids);
     -- The least and the greatest stand for all.
     perform pgqueue.check_duration('retry_in', make_interval(secs => u.seconds), true)
        from (select min(u.seconds) from unnest(retry_ins) as u(seconds)
@@ -380,7 +406,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = release.id and j.attempt = release.attempt and j.state = 'running'
        for update;
-    if not found then
+    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
         perform pgqueue.refuse(release.id, 'release', release.attempt);
     end if;
     if held.cancel_requested_at is not null then
@@ -414,7 +440,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = release_unfit.id and j.attempt = release_unfit.attempt and j.state = 'running'
        for update;
-    if not found then
+    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
         perform pgqueue.refuse(release_unfit.id, 'release', release_unfit.attempt);
     end if;
     if held.cancel_requested_at is not null then
@@ -449,10 +475,13 @@ set enable_seqscan = off
 set jit = off
 as $$
 #variable_conflict use_column
+declare
+    held pgqueue.job;
 begin
     update pgqueue.job j set max_failures = j.failures, max_losses = j.losses
-     where j.id = run_once.id and j.attempt = run_once.attempt and j.state = 'running';
-    if not found then
+     where j.id = run_once.id and j.attempt = run_once.attempt and j.state = 'running'
+    returning j.* into held;
+    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
         perform pgqueue.refuse(run_once.id, 'run', run_once.attempt);
     end if;
 end
@@ -477,7 +506,7 @@ begin
     delete from pgqueue.job j
      where j.id = bury.id and (bury.attempt is null or j.attempt = bury.attempt and j.state = 'running')
     returning j.* into gone;
-    if not found then
+    if not found or not pgqueue.is_allowed(array[case when bury.attempt is null then 'admin' else 'worker' end], gone.queue) then
         perform pgqueue.refuse(bury.id, 'bury', bury.attempt);
     end if;
     if bury.attempt is not null then

@@ -40,6 +40,7 @@ declare
     picked    bigint[];
     new_lease bigint;
 begin
+    perform pgqueue.check_allowed('worker', queues);
     if priorities is not null then
         picked := array(
             select j.id
@@ -200,7 +201,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = extend.id and j.attempt = extend.attempt and j.state = 'running'
        for update;
-    if not found then
+    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
         perform pgqueue.refuse(extend.id, 'extend', extend.attempt);
     end if;
     update pgqueue.lease l set expires_at = moment + extend.lease
@@ -235,6 +236,7 @@ as $$
 declare
     moment timestamptz := pgqueue.clock();
 begin
+    perform pgqueue.check_settles(ids);
     -- offset 0: a look-up by id for each job, whatever the plan; see drop_leases.
     with standing as materialized (
         select l.id from pgqueue.lease l
@@ -377,9 +379,9 @@ as $$
                  limit 1)
           from used u
          where u.queue is not null)
-    select u.queue from used u where u.queue is not null
+    select u.queue from used u where u.queue is not null and pgqueue.is_allowed('{worker,admin}', u.queue)
 $$;
-comment on function pgqueue.ready_queues() is 'The names of the queues that have ready jobs.';
+comment on function pgqueue.ready_queues() is 'The names of the queues that have ready jobs and are the caller''s.';
 
 -- A worker has found nothing. It writes down that it sleeps and what it knows is coming, commits, claims once more,
 -- and then waits. Returns how long until it should look by itself, or null. A paused queue needs no wake-up before

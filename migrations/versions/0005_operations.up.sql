@@ -22,9 +22,10 @@ declare
     job_id bigint;
 begin
     insert into pgqueue.job as j (id, run_at, enqueued_at, attempt, max_failures, max_losses, priority, queue, task, args,
-                                  headers, timeout, unique_key)
+                                  headers, timeout, unique_key, enqueued_by)
     values ((dead).id, pgqueue.clock(), (dead).enqueued_at, (dead).attempt, (dead).max_failures, (dead).max_losses,
-            (dead).priority, (dead).queue, (dead).task, (dead).args, (dead).headers, (dead).timeout, (dead).unique_key)
+            (dead).priority, (dead).queue, (dead).task, (dead).args, (dead).headers, (dead).timeout, (dead).unique_key,
+            (dead).enqueued_by)
     on conflict (unique_key) where unique_key is not null do nothing
     returning j.id into job_id;
     if found then
@@ -120,10 +121,10 @@ begin
         if found then
             perform pgqueue.note('cancel', dead.queue, cancel.id, jsonb_build_object('reason', reason));
             insert into pgqueue.job_history (id, run_at, enqueued_at, finished_at, attempt, failures, losses, priority,
-                                             state, queue, task, args, headers, reason)
+                                             state, queue, task, args, headers, reason, enqueued_by)
             values (dead.id, dead.run_at, dead.enqueued_at, moment, dead.attempt, dead.failures, dead.losses,
                     dead.priority, 'cancelled', dead.queue, dead.task, dead.args, dead.headers,
-                    coalesce(cancel.reason, dead.reason));
+                    coalesce(cancel.reason, dead.reason), dead.enqueued_by);
             return 'cancelled';
         end if;
     end loop;
@@ -146,7 +147,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = cancel_held.id and j.attempt = cancel_held.attempt and j.state = 'running'
        for update;
-    if not found then
+    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
         perform pgqueue.refuse(cancel_held.id, 'cancel', cancel_held.attempt);
     end if;
     held.cancel_reason := coalesce(cancel_held.reason, held.cancel_reason);
@@ -213,9 +214,10 @@ begin
         delete from pgqueue.job j using waiting w where j.id = w.id returning j.*
     ), archived as (
         insert into pgqueue.job_history (id, run_at, enqueued_at, finished_at, attempt, failures, losses, priority,
-                                         state, queue, task, args, headers, reason)
+                                         state, queue, task, args, headers, reason, enqueued_by)
         select g.id, g.run_at, g.enqueued_at, moment, g.attempt, g.failures, g.losses, g.priority,
-               'cancelled', g.queue, g.task, g.args, g.headers, 'purged' from gone g
+               'cancelled', g.queue, g.task, g.args, g.headers, 'purged', g.enqueued_by
+          from gone g
     )
     select count(*) into purged from gone;
     perform pgqueue.note('purge', purge.queue, null, jsonb_build_object('jobs', purged));

@@ -34,6 +34,13 @@ end
 $$;
 comment on function pgqueue.register_worker is 'A worker starts; PQ409 where its name is in use.';
 
+-- The process that has a worker's name on this host, for the next one to see whether it is still there.
+create function pgqueue.namesake(name text, host text, out pid integer, out session uuid) returns record
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select w.pid, w.session from pgqueue.worker w where w.name = namesake.name and w.host = namesake.host $$;
+comment on function pgqueue.namesake(text, text) is 'Who has this name on this host: process and session.';
+
 create function pgqueue.still_here(name text, session uuid, state text) returns text
 language sql
 set search_path = pg_catalog, pg_temp

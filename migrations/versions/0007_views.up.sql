@@ -7,16 +7,16 @@ select j.id, j.queue::text, j.task::text,
        j.priority, j.run_at::timestamptz, j.attempt::integer, j.failures::integer, j.losses::integer, j.args::jsonb,
        j.headers::jsonb, null::jsonb as result, j.cancel_reason as reason, j.enqueued_at::timestamptz,
        null::timestamptz as finished_at, l.worker,
-       l.expires_at as lease_expires_at, j.unique_key, j.cancel_requested_at
+       l.expires_at as lease_expires_at, j.unique_key, j.cancel_requested_at, j.enqueued_by
   from pgqueue.job j
   left join pgqueue.lease l on l.id = j.lease_id
 union all
 select d.id, d.queue, d.task, 'buried', d.priority, d.run_at, d.attempt, d.failures, d.losses, d.args, d.headers,
-       null, d.reason, d.enqueued_at, null, null, null, d.unique_key, null
+       null, d.reason, d.enqueued_at, null, null, null, d.unique_key, null, d.enqueued_by
   from pgqueue.dead_letter d
 union all
 select h.id, h.queue, h.task, h.state::text, h.priority, h.run_at, h.attempt, h.failures, h.losses, h.args, h.headers,
-       h.result, h.reason, h.enqueued_at, h.finished_at, h.worker, null, null, null
+       h.result, h.reason, h.enqueued_at, h.finished_at, h.worker, null, null, null, h.enqueued_by
   from pgqueue.job_history h;
 comment on view pgqueue.jobs is 'Every job, live, buried and finished.';
 

@@ -2,6 +2,7 @@
 
 from .app import app
 from .enqueueing import enqueue, result
+from .granting import grant, revoke
 from .operating import bury, cancel, evict, kick, pause, purge, resume
 from .reading import attempts, job, jobs, queues, workers
 from .running import bench, demo, dev, worker
@@ -14,7 +15,7 @@ for _command in (
     *(migrate, worker, enqueue, result),
     *(jobs, job, attempts, queues, workers),
     *(bury, kick, cancel, pause, resume, purge, evict),
-    *(doctor, bench, demo, dev),
+    *(grant, revoke, doctor, bench, demo, dev),
 ):
     app.command()(_command)
 

@@ -173,6 +173,15 @@ def register_worker(name: str, host: str, pid: int, session: UUID, queues: Seque
     )
 
 
+def namesake(name: str, host: str) -> Call[tuple[int, UUID] | None]:
+    """The process and session that have this name on this host, if any."""
+    return Call(
+        "select pid, session from pgqueue.namesake(%(name)s, %(host)s)",
+        lambda rows: None if rows[0][0] is None else (rows[0][0], rows[0][1]),
+        {"name": name, "host": host},
+    )
+
+
 def still_here(name: str, session: UUID, state: str) -> Call[str | None]:
     """Returns the worker's state: 'retired' where it was evicted, None where its row is another's or gone."""
     return Call(

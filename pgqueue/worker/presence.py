@@ -52,11 +52,9 @@ class Presence:
 
     def _clear_dead_namesake(self, connection: psycopg.Connection[Any]) -> None:
         """A process of this host that is gone need not be waited for until its presence runs out."""
-        row = connection.execute(
-            "select pid, session from pgqueue.worker where name = %s and host = %s", [self._name, socket.gethostname()]
-        ).fetchone()
-        if row is not None and not _is_alive(row[0]):
-            database.run(connection, own_calls.deregister_worker(self._name, row[1]))
+        other = database.run(connection, own_calls.namesake(self._name, socket.gethostname()))
+        if other is not None and not _is_alive(other[0]):
+            database.run(connection, own_calls.deregister_worker(self._name, other[1]))
 
 
 def _is_alive(pid: int) -> bool:

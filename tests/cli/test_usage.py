@@ -17,7 +17,7 @@ from .conftest import Pgqueue, as_user, offline
 
 COMMANDS = (
     *("migrate", "worker", "enqueue", "result", "jobs", "job", "attempts", "queues", "workers", "bury", "kick"),
-    *("cancel", "pause", "resume", "purge", "evict", "doctor", "bench", "demo", "dev"),
+    *("cancel", "pause", "resume", "purge", "evict", "grant", "revoke", "doctor", "bench", "demo", "dev"),
 )
 
 

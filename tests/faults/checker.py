@@ -42,8 +42,8 @@ class Allowed(Flag):
     WORKER_CLOCK = auto()
     """Times of day of the journals that do not fit the database's."""
     AMNESIA = auto()
-    """What was committed last is forgotten, acknowledged or not: the column of what is lost may show it. A claim that is
-    forgotten is made again under its number, so that two runs of an attempt may overlap."""
+    """What was committed last is forgotten, acknowledged or not: the column of what is lost may show it. A claim that
+    is forgotten is made again under its number, so that two runs of an attempt may overlap."""
 
 
 def check(observed: Observed, allowed: Allowed = Allowed.NOTHING) -> list[Violation]:

@@ -11,6 +11,7 @@ import psycopg
 
 from ..clusters import Cluster, running_cluster
 from ..pgbouncer import bouncer
+from ..roles import as_worker
 from .fault import Fault
 from .proxy import Proxy, Treatment, proxy
 from .stage import DURABLE, LEASE, POLL, Stage, all_through_proxy, workers_through_proxy
@@ -101,7 +102,7 @@ def deafen(stage: Stage) -> None:
 @contextmanager
 def listeners_through_proxy(stage: Stage) -> Iterator[None]:
     with proxy(stage.cluster.port) as stage.proxy:
-        stage.options = ("--listen-dsn", stage.dsn.replace(str(stage.cluster.port), str(stage.proxy.port)))
+        stage.options = ("--listen-dsn", as_worker(stage.dsn).replace(str(stage.cluster.port), str(stage.proxy.port)))
         yield
 
 
@@ -141,7 +142,7 @@ def strike_around_the_pooler(stage: Stage) -> None:
 def all_through_pooler(stage: Stage) -> Iterator[None]:
     """Its workers listen past it."""
     with bouncer(stage.cluster) as stage.pooler:
-        stage.options = ("--listen-dsn", stage.dsn)
+        stage.options = ("--listen-dsn", as_worker(stage.dsn))
         stage.workers_dsn = stage.dsn.replace(str(stage.cluster.port), str(stage.pooler.port))
         stage.producers_dsn = stage.workers_dsn
         yield

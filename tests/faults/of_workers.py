@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from pgqueue import JobId
 
@@ -23,14 +24,20 @@ def kill_a_worker(stage: Stage) -> None:
 def freeze_a_worker(stage: Stage) -> None:
     """In the middle of a job, until another worker runs that; then it comes to life and sends in its results."""
     id = stage.enqueue(stage.rng.choice(("linger", "effect_lingers", "effect_lingers_on_thread")))
-    stage.wait_for(lambda: stage.job(id)["state"] == "running")
-    victim = next(worker for worker in stage.workers if worker.name == stage.job(id)["worker"])
+    job = stage.wait_for(lambda: _running(stage, id))
+    victim = next(worker for worker in stage.workers if worker.name == job["worker"])
     victim.send(signal.SIGSTOP)
     try:
-        stage.wait_for(lambda: _begun(stage, id, attempt=2))
+        # Or it was too late.
+        stage.wait_for(lambda: _begun(stage, id, attempt=2) or stage.job(id)["state"] == "succeeded")
     finally:
         victim.send(signal.SIGCONT)
     stage.wait_for(lambda: stage.job(id)["state"] == "succeeded")
+
+
+def _running(stage: Stage, id: JobId) -> dict[str, Any] | None:
+    job = stage.job(id)
+    return job if job["state"] == "running" else None
 
 
 def _begun(stage: Stage, id: JobId, attempt: int = 1) -> bool:

@@ -21,6 +21,7 @@ from pgqueue import JobId, Queue, schema
 from ..clusters import Cluster
 from ..pgbouncer import PgBouncer
 from ..processes import ROOT, WorkerProcess, start_worker
+from ..roles import let_workers_in
 from ..waiting import eventually
 from . import tasks
 from .journal import FOLDER, Journal
@@ -200,6 +201,7 @@ def stage(cluster: Cluster, seed: int) -> Iterator[Stage]:
         (folder / "logs").mkdir()
         dsn = cluster.dsn()
         schema.migrate(dsn)
+        let_workers_in(cluster, "postgres")
         for table in TABLES:
             cluster.execute(table)
         with _set({FOLDER: str(folder / "journal")}):
