@@ -9,6 +9,9 @@ from .errors import InvalidInput
 # One for all: json.dumps makes a new one at every call, which takes as long as a small value itself.
 _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
+LONGEST = 200_000_000
+"""Characters of a JSON text that are sent at all: PostgreSQL holds 255 MB in one, and closes the connection at 1 GB."""
+
 
 def encode(value: object, name: str) -> str:
     """The JSON text of a value. Raises InvalidInput naming the place, such as args["when"], that is not JSON."""
@@ -16,6 +19,8 @@ def encode(value: object, name: str) -> str:
         text = _ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(next(_faults(value, name), f"{name} is not JSON ({error}): pass JSON values")) from None
+    if len(text) > LONGEST:
+        raise InvalidInput(f"{name} has {len(text):,} characters of JSON: store the data elsewhere and pass its key")
     if "\\u0000" in text or "\\ud" in text:
         for fault in _faults(value, name):
             raise InvalidInput(fault)

@@ -9,11 +9,17 @@ from .errors import InvalidInput
 from .jobs import JobError
 
 
+LONGEST = 1_000_000
+"""Characters of a name, a key or a reason that are sent at all; the database has limits of its own."""
+
+
 def text(name: str, value: str | None) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
         raise InvalidInput(f"{name} is {value!r}: give text")
+    if len(value) > LONGEST:
+        raise InvalidInput(f"{name} has {len(value):,} characters: give a shorter one")
     fault = codec.fault_of_text(value)
     if fault is not None:
         raise InvalidInput(f"{name} {fault}")
@@ -87,6 +93,7 @@ def storable(value: Any) -> Any:
     """Text with what PostgreSQL cannot store in its written form; anything else as it is."""
     if not isinstance(value, str):
         return value
+    value = value[:LONGEST]
     if value.isprintable():  # neither NUL nor half a surrogate pair is
         return value
     return value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")

@@ -116,15 +116,39 @@ def test_a_frozen_process_may_overlap_and_its_lease_may_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("runs", "attempts", "seconds"),
+    ("attempts", "seconds"),
     [
-        pytest.param([run(lasts=None), run(2, begins=7)], [attempt(outcome="lost")], 4, id="killed, and runs again"),
-        pytest.param([run(lasts=6)], [attempt()], 3, id="goes on and ends"),
-        pytest.param([run(lasts=2)], [attempt()], 0, id="ends in the strike"),
-        pytest.param([run(begins=4, lasts=9)], [attempt()], 0, id="begins after it"),
+        pytest.param([attempt(outcome="lost", lasts=7), attempt(2, begins=7)], 4, id="killed, and ready again"),
+        pytest.param([attempt(lasts=6)], 3, id="goes on and ends"),
+        pytest.param([attempt(lasts=2)], 0, id="ends in the strike"),
+        pytest.param([attempt(begins=4, lasts=9)], 0, id="begins after it"),
     ],
 )
-def test_recovery_is_counted_from_the_end_of_the_strike(
-    runs: list[Run], attempts: list[Attempt], seconds: float
-) -> None:
-    assert slowest_recovery(replace(SOUND, runs=runs, attempts=attempts), [Strike(1, 3)]) == seconds
+def test_recovery_is_counted_from_the_end_of_the_strike(attempts: list[Attempt], seconds: float) -> None:
+    strike = Strike(NOON + timedelta(seconds=1), NOON + timedelta(seconds=3))
+    assert slowest_recovery(replace(SOUND, attempts=attempts), [strike]) == seconds
+
+
+PLAIN = replace(JOB, task="plain")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "seen"),
+    [
+        pytest.param(Wrong.DOUBLED, {"runs": [replace(run(), ended_at=NOON + timedelta(seconds=2))]}, id="too early"),
+        pytest.param(Wrong.DOUBLED, {"runs": [run(lasts=None)]}, id="by another"),
+        pytest.param(Wrong.UNEXPECTED, {"jobs": [replace(PLAIN, task="poison")]}, id="a killer that succeeded"),
+        pytest.param(Wrong.UNEXPECTED, {"jobs": [replace(PLAIN, task="block", losses=1)]}, id="a lease that was lost"),
+    ],
+)
+def test_the_checker_sees_in_a_job_without_an_effect(wrong: Wrong, seen: dict[str, object]) -> None:
+    sound = replace(SOUND, jobs=[PLAIN], effects=[], runs=[replace(run(), ended_at=NOON + timedelta(seconds=0.5))])
+    assert check(sound) == []
+    [violation] = check(replace(sound, **seen))
+    assert violation.wrong is wrong
+
+
+def test_a_clock_that_jumped_excuses_times_and_nothing_else() -> None:
+    early = replace(SOUND, jobs=[PLAIN], effects=[], runs=[replace(run(), ended_at=NOON + timedelta(hours=1))])
+    assert check(early, Allowed.CLOCK) == check(early, Allowed.WORKER_CLOCK) == []
+    assert check(replace(early, jobs=[]), Allowed.CLOCK) != []

@@ -99,6 +99,8 @@ return case
         then format('args is a JSON %s: give an object, such as {"user_id": 7}', jsonb_typeof(args))
     when jsonb_typeof(headers) <> 'object'
         then format('headers is a JSON %s: give an object, such as {"trace": "a1"}', jsonb_typeof(headers))
+    when octet_length(headers::text) > 65536
+        then format('headers has %s bytes: at most 65536 fit; put the data into args', octet_length(headers::text))
     when headers ? 'on_buried' and pgqueue.follow_up(headers) is null
         then format('the header on_buried is %s: give the job that is to follow a burial, such as '
                     '{"task": "mail_operator", "queue": "default"}', left(headers ->> 'on_buried', 200))

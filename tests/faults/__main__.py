@@ -7,12 +7,22 @@ import signal
 import sys
 
 from ..clusters import bindirs, remove_copies
-from .checker import Wrong
+from .checker import Allowed, Wrong
 from .faults import FAULTS
 from .suite import Played, play
 
 COLUMNS = (
-    *("fault", "jobs", "injections", "lost", "unexpected", "doubled", "attempts/job", "late refused", "recovered in s"),
+    *(
+        "fault",
+        "jobs",
+        "injections",
+        "lost",
+        "unexpected",
+        "doubled",
+        "attempts/job",
+        "late refused",
+        "over or ready after s",
+    ),
     *("restarts", "took s"),
 )
 SHOWN = 10
@@ -69,7 +79,7 @@ def _cells(played: Played) -> list[str]:
         *(str(played.count(wrong)) for wrong in Wrong),
         f"{played.attempts_per_job:.2f}",
         str(played.observed.late),
-        f"{played.seconds_to_recover:.1f}",
+        "-" if Allowed.CLOCK in played.fault.allowed else f"{played.seconds_to_recover:.1f}",
         str(played.restarts),
         f"{played.seconds:.0f}",
     ]

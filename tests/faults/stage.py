@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, sleep
@@ -125,9 +126,9 @@ class Stage:
             self.producers.append(subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL))
 
     def strike(self, fault: Callable[["Stage"], None]) -> None:
-        began = monotonic()
+        began = datetime.now(UTC)
         fault(self)
-        self.strikes.append(Strike(began, monotonic()))
+        self.strikes.append(Strike(began, datetime.now(UTC)))
 
     def enqueued(self) -> int:
         """A rough count, from the producers' journals."""
