@@ -8,7 +8,6 @@ from . import codec
 from .errors import InvalidInput
 from .jobs import JobError
 
-
 LONGEST = 1_000_000
 """Characters of a name, a key or a reason that are sent at all; the database has limits of its own."""
 
