@@ -58,6 +58,7 @@ def test_a_job_that_was_lost_once_and_ran_again_is_sound() -> None:
         pytest.param(Wrong.LOST, {"jobs": [], "attempts": [], "runs": [], "effects": []}, id="lost job"),
         pytest.param(Wrong.LOST, {"jobs": [replace(JOB, state="ready")], "effects": []}, id="unfinished job"),
         pytest.param(Wrong.LOST, {"effects": []}, id="lost effect"),
+        pytest.param(Wrong.UNEXPECTED, {"effects": [EFFECT, Effect("c", 1)]}, id="an effect without a job"),
         pytest.param(Wrong.LOST, {"attempts": []}, id="lost attempt"),
         pytest.param(Wrong.LOST, {"attempts": [attempt(outcome="failed")]}, id="succeeded in no attempt"),
         pytest.param(Wrong.LOST, {"orders": frozenset("ac")}, id="order without job"),
@@ -152,3 +153,12 @@ def test_a_clock_that_jumped_excuses_times_and_nothing_else() -> None:
     early = replace(SOUND, jobs=[PLAIN], effects=[], runs=[replace(run(), ended_at=NOON + timedelta(hours=1))])
     assert check(early, Allowed.CLOCK) == check(early, Allowed.WORKER_CLOCK) == []
     assert check(replace(early, jobs=[]), Allowed.CLOCK) != []
+
+
+def test_a_server_that_forgets_may_lose_jobs_and_nothing_else() -> None:
+    """Not a part of what was committed together, and not what it still has."""
+    [lost] = check(replace(SOUND, jobs=[], attempts=[], effects=[], runs=[], orders=frozenset()), Allowed.AMNESIA)
+    assert lost.is_forgotten
+    for torn in ({"orders": frozenset()}, {"effects": []}, {"jobs": [replace(JOB, state="ready")], "effects": []}):
+        assert not any(violation.is_forgotten for violation in check(replace(SOUND, **torn), Allowed.AMNESIA))
+        assert check(replace(SOUND, **torn), Allowed.AMNESIA) != []

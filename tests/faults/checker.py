@@ -28,6 +28,8 @@ class Violation:
     wrong: Wrong
     key: str
     what: str
+    is_forgotten: bool = False
+    """What a server that has forgotten its last commits cannot but show."""
 
 
 class Allowed(Flag):
@@ -42,8 +44,8 @@ class Allowed(Flag):
     WORKER_CLOCK = auto()
     """Times of day of the journals that do not fit the database's."""
     AMNESIA = auto()
-    """What was committed last is forgotten, acknowledged or not: the column of what is lost may show it. A claim that
-    is forgotten is made again under its number, so that two runs of an attempt may overlap."""
+    """What was committed last is forgotten, acknowledged or not: then a job may be nowhere. A claim that is forgotten
+    is made again under its number, so that two runs of an attempt may overlap."""
 
 
 def check(observed: Observed, allowed: Allowed = Allowed.NOTHING) -> list[Violation]:
@@ -72,9 +74,9 @@ def _lost(observed: Observed) -> Iterator[Violation]:
     ran = {run.key for run in observed.runs}
     for key, promise in observed.promises.items():
         if promise is Promise.ACKNOWLEDGED and not stored[key]:
-            yield Violation(Wrong.LOST, key, "was acknowledged and is nowhere")
+            yield Violation(Wrong.LOST, key, "was acknowledged and is nowhere", is_forgotten=True)
         if promise is Promise.UNKNOWN and key in ran and not stored[key]:
-            yield Violation(Wrong.LOST, key, "has run and is nowhere")
+            yield Violation(Wrong.LOST, key, "has run and is nowhere", is_forgotten=True)
     for key, jobs in stored.items():
         if len(jobs) > 1:
             yield Violation(Wrong.DOUBLED, key, f"is stored {len(jobs)} times")
@@ -124,6 +126,8 @@ def _effects(observed: Observed) -> Iterator[Violation]:
     for attempt in observed.attempts:
         if attempt.outcome == "succeeded":
             succeeded[attempt.job_id].append(attempt.number)
+    for key in sorted(effects.keys() - {job.key for job in observed.jobs}):
+        yield Violation(Wrong.UNEXPECTED, key, "has an effect and no job")
     for job in observed.jobs:
         if not job.task.startswith("effect"):
             continue

@@ -28,6 +28,15 @@ def fail_over(stage: Stage) -> None:
     stage.standby.follow(stage.cluster)
 
 
+def fail_over_with_a_loss(stage: Stage) -> None:
+    """The standby has received nothing for a while."""
+    assert stage.standby is not None
+    stage.standby.execute("alter system set primary_conninfo = ''")
+    stage.standby.execute("select pg_reload_conf()")
+    stage.wait(0.3)
+    fail_over(stage)
+
+
 @contextmanager
 def with_a_standby(stage: Stage) -> Iterator[None]:
     """Everybody knows both servers, and looks for the one that takes writes."""
@@ -166,7 +175,7 @@ FAULTS = (
     ),
     Fault(
         name="failover to an asynchronous standby",
-        strike=fail_over,
+        strike=fail_over_with_a_loss,
         around=with_a_standby,
         gap=(1.0, 2.0),
         allowed=Allowed.AMNESIA,

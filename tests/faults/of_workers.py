@@ -29,7 +29,7 @@ def freeze_a_worker(stage: Stage) -> None:
     victim.send(signal.SIGSTOP)
     try:
         # Or it was too late.
-        stage.wait_for(lambda: _begun(stage, id, attempt=2) or stage.job(id)["state"] == "succeeded")
+        stage.wait_for(lambda: _begun(stage, id, job["attempt"] + 1) or stage.job(id)["state"] == "succeeded")
     finally:
         victim.send(signal.SIGCONT)
     stage.wait_for(lambda: stage.job(id)["state"] == "succeeded")

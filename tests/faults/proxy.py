@@ -62,7 +62,8 @@ class Proxy:
         line = _Line(writer, to_server)
         self._lines.append(line)
         try:
-            await asyncio.gather(self._pass_on(line, reader, to_server), self._pass_on(line, from_server, writer))
+            with suppress(asyncio.CancelledError):  # at the end of the proxy
+                await asyncio.gather(self._pass_on(line, reader, to_server), self._pass_on(line, from_server, writer))
         finally:
             self._lines.remove(line)
 

@@ -173,6 +173,8 @@ class Stage:
 
     def stop_workers(self) -> list[int]:
         """Their exit codes."""
+        for worker in self.workers:
+            worker.wait_until_started()  # or the signal would end it before it knows what that means
         return [*self.exit_codes, *(worker.stop() for worker in self.workers)]
 
     @property

@@ -34,7 +34,8 @@ class Played:
 
     @property
     def is_right(self) -> bool:
-        bad = [v for v in self.violations if not (v.wrong is Wrong.LOST and Allowed.AMNESIA in self.fault.allowed)]
+        may_forget = Allowed.AMNESIA in self.fault.allowed
+        bad = [violation for violation in self.violations if not (violation.is_forgotten and may_forget)]
         return not bad and not any(self.exit_codes)
 
     def count(self, wrong: Wrong) -> int:

@@ -61,15 +61,24 @@ def effect_on_thread(job: Job, key: str, seconds: float) -> None:
 # What follows is enqueued by strikes.
 
 
-def _lingers(job: Job) -> float:
-    """Seconds. The first attempt is frozen meanwhile; a later one still runs when the result of the first comes in."""
-    return 0.5 if job.attempt == 1 else 1.5
+def _is_first(key: str) -> bool:
+    """Whether this job begins for the first time. Its attempt may be a later one: a claim may have been given back."""
+    try:
+        (Path(os.environ[journal.FOLDER]) / f"{key}.begun").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _lingers(key: str) -> float:
+    """Seconds. The first run is frozen meanwhile; a later one still goes on when the result of the first comes in."""
+    return 0.5 if _is_first(key) else 1.5
 
 
 @tasks.task(queue=QUEUE)
 async def linger(job: Job, key: str) -> None:
     with _journal().run(key, job.attempt):
-        await asyncio.sleep(_lingers(job))
+        await asyncio.sleep(_lingers(key))
 
 
 @tasks.task(queue=QUEUE)
@@ -77,21 +86,21 @@ async def effect_lingers(job: Job, key: str) -> None:
     with _journal().run(key, job.attempt):
         async with job.transaction() as connection:
             await connection.execute(INSERT, [key, job.attempt])
-            await asyncio.sleep(_lingers(job))
+            await asyncio.sleep(_lingers(key))
 
 
 @tasks.task(queue=QUEUE)
 def effect_lingers_on_thread(job: Job, key: str) -> None:
     with _journal().run(key, job.attempt), job.transaction() as connection:
         connection.execute(INSERT, [key, job.attempt])
-        Event().wait(_lingers(job))
+        Event().wait(_lingers(key))
 
 
 @tasks.task(queue=QUEUE)
 def die(job: Job, key: str, how: str) -> None:
-    """In its first attempt, with the whole process."""
+    """The first time, with the whole process."""
     with _journal().run(key, job.attempt):
-        if job.attempt > 1:
+        if not _is_first(key):
             return
         match how:
             case "segfault":
@@ -112,9 +121,9 @@ def poison(job: Job, key: str) -> None:
 
 @tasks.task(queue=QUEUE)
 def gorge(job: Job, key: str) -> None:
-    """In its first attempt, until this process is allowed no more memory."""
+    """The first time, until this process is allowed no more memory."""
     with _journal().run(key, job.attempt):
-        if job.attempt > 1:
+        if not _is_first(key):
             return
         before = resource.getrlimit(resource.RLIMIT_AS)
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -137,9 +146,10 @@ async def block(job: Job, key: str, seconds: float) -> None:
 
 @tasks.task(queue=QUEUE, retry=RETRY, timeout=SHORT)
 async def cling(job: Job, key: str) -> None:
-    """Its first attempt does not let itself be cancelled."""
+    """The first time it does not let itself be cancelled."""
     _journal().write("began", key=key, attempt=job.attempt)
-    while job.attempt == 1:
+    is_first = _is_first(key)
+    while is_first:
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(3600)
     _journal().write("ended", key=key, attempt=job.attempt)
@@ -147,9 +157,10 @@ async def cling(job: Job, key: str) -> None:
 
 @tasks.task(queue=QUEUE, retry=RETRY, timeout=SHORT)
 def cling_on_thread(job: Job, key: str) -> None:
-    """Its first attempt does not let itself be interrupted."""
+    """The first time it does not let itself be interrupted."""
     _journal().write("began", key=key, attempt=job.attempt)
-    while job.attempt == 1:
+    is_first = _is_first(key)
+    while is_first:
         with suppress(JobInterrupted):
             time.sleep(3600)
     _journal().write("ended", key=key, attempt=job.attempt)
