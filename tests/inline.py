@@ -18,14 +18,20 @@ from .roles import as_worker
 
 
 @asynccontextmanager
-async def working(dsn: str, tasks: Tasks, pools: Pools | None = None, **options: Any) -> AsyncIterator[Dispatcher]:
+async def working(
+    dsn: str,
+    tasks: Tasks,
+    pools: Pools | None = None,
+    keep_every: timedelta = timedelta(milliseconds=100),
+    **options: Any,
+) -> AsyncIterator[Dispatcher]:
     """Runs jobs while the block does; polls every 50 ms, without a listener."""
     defaults = {"listen": False, "poll_interval": timedelta(milliseconds=50)}
     chosen = Options(target="inline", name="inline", **(defaults | options))
     dsn = as_worker(dsn)
     pools = pools or Pools(dsn, chosen.concurrency, prepare=True)
-    dispatcher = Dispatcher(dsn, chosen, tasks, pools.connections)
-    keeper = Service("lease keeper", dsn, timedelta(milliseconds=100), dispatcher.keeper.tick, timedelta(seconds=10))
+    dispatcher = Dispatcher(dsn, chosen, tasks, pools.connections, pools.timeline)
+    keeper = Service("lease keeper", dsn, keep_every, dispatcher.keeper.tick, timedelta(seconds=10))
     keeper.start()
     running = asyncio.create_task(dispatcher.run())
     try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -90,23 +91,25 @@ def test_a_job_that_succeeds_is_over(committed: Database, dsn: str) -> None:
 def test_a_worker_that_is_told_to_stop_at_once_buries_what_has_begun(
     committed: Database, dsn: str, colour: str
 ) -> None:
-    tasks = Tasks()
+    tasks, has_begun = Tasks(), threading.Event()
 
     @tasks.task(name="def", at_most_once=True)
     def loop(job: Job) -> None:
+        has_begun.set()
         while not job.should_stop:
             pass
         raise pgqueue.JobInterrupted
 
     @tasks.task(name="async", at_most_once=True)
     async def wait() -> None:
+        has_begun.set()
         await asyncio.sleep(60)
 
     Queue(committed.connection).enqueue(colour)
 
     async def work() -> None:
         async with working(dsn, tasks) as dispatcher:
-            await until(lambda: committed.all("select 1 from pgqueue.job where max_losses = 0"))
+            await until(has_begun.is_set)
             dispatcher.stop_at_once()
 
     asyncio.run(work())

@@ -245,7 +245,7 @@ def test_both_queues_have_the_same_methods_with_the_same_parameters() -> None:
 
     assert blocking == awaiting
     verbs = set(blocking) - {"options"}
-    assert len(verbs) == 11
+    assert len(verbs) == 12
     for name in verbs:
         assert inspect.iscoroutinefunction(getattr(AsyncQueue, name))
 

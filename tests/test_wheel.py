@@ -33,6 +33,6 @@ def test_the_wheel_alone_in_an_empty_folder_migrates(server: Cluster, tmp_path: 
         ).stdout
 
     assert run("-c", "import pgqueue.schema; print(pgqueue.schema.FOLDER)").startswith(str(tmp_path / "installed"))
-    assert run("-m", "pgqueue", "migrate") == "schema version 7\n"
+    assert run("-m", "pgqueue", "migrate") == "schema version 8\n"
     assert run("-m", "pgqueue", "enqueue", "work") == "1\n"
     server.execute("drop database for_the_wheel")

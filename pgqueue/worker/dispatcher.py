@@ -23,7 +23,7 @@ from ..running import Connections
 from ..tasks import Task, Tasks
 from . import own_calls
 from .backlog import Backlog, Waiting
-from .executions import Execution, OnLoop, OnThread, Stop, accept
+from .executions import LEAVE_BEHIND_AFTER, Execution, OnLoop, OnThread, Stop, accept
 from .hands import LoopHands
 from .leases import LeaseKeeper
 from .lineup import Lineup
@@ -31,8 +31,9 @@ from .options import Options
 from .pace import Pace
 from .patience import Patience
 from .settling import HELD_UP_FOR, REFUSALS, Settling
-from .sleep import Sleep
+from .sleep import FIRST_NAP, Sleep
 from .threads import Run, Threads
+from .timeline import Timeline
 from .watermark import Plan, Watermark
 
 log = logging.getLogger("pgqueue.worker")
@@ -45,11 +46,12 @@ _NO_THREAD_DELAY = timedelta(seconds=5)
 
 
 class Dispatcher:
-    def __init__(self, dsn: str, options: Options, tasks: Tasks, connections: Connections) -> None:
+    def __init__(self, dsn: str, options: Options, tasks: Tasks, connections: Connections, timeline: Timeline) -> None:
         self._dsn = dsn
         self._options = options
         self._tasks = tasks
         self._connections = connections
+        self._timeline = timeline
         self._lineup = Lineup(options.queues)
         self.patience = Patience(options.lease)
         self._sleep = Sleep(options, self._lineup, self.patience)
@@ -133,6 +135,9 @@ class Dispatcher:
                 async with await database.connect_async(self._dsn) as connection:
                     with self.patience.asking(connection):
                         await _prepare(connection)
+                        has_ended = await self._timeline.has_ended(connection)
+                    if has_ended:
+                        await self._lose_all()
                     await self._work(connection)
             except (psycopg.Error, PgqueueError, OSError) as error:
                 await self._read_claim()
@@ -144,6 +149,18 @@ class Dispatcher:
                 self._sleep.forget()
                 await asyncio.sleep(self._retry * random.uniform(0.5, 1.0))
                 self._retry = min(self._retry * 2, _SLOWEST_RETRY)
+
+    async def _lose_all(self) -> None:
+        """Nothing that was claimed from another server is ours any more, whatever this one says of its id."""
+        log.warning("another server has taken over, all that was claimed from the last one is lost")
+        self._backlog.take_all()
+        for execution in list(self._running.values()):
+            execution.stop(Stop.LOST)
+        patience = monotonic() + 2 * LEAVE_BEHIND_AFTER.total_seconds()
+        while self._running and monotonic() < patience:  # noqa: ASYNC110, each that ends tells somebody else
+            await asyncio.sleep(FIRST_NAP)
+        self._settling.forget()
+        self.keeper.forget()
 
     def _is_finished(self) -> bool:
         is_settled = self._settling.is_held_up if self._is_hurried else not self._settling

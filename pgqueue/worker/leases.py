@@ -58,6 +58,11 @@ class LeaseKeeper:
                     empty.append(job.lease_id)
         return empty
 
+    def forget(self) -> None:
+        """We hold nothing any more."""
+        with self._lock:
+            self._held.clear()
+
     def emptied_by(self, jobs: Sequence[ClaimedJob]) -> list[int]:
         """The leases that would hold nothing any more."""
         leaving = Counter([job.lease_id for job in jobs])

@@ -203,5 +203,12 @@ def retire_worker(name: str, session: UUID, reason: str) -> Call[None]:
     )
 
 
+def timeline() -> Call[str | None]:
+    """The server's timeline, a new one after each promotion of a standby; None where it does not take writes."""
+    return Call(
+        "select case when not pg_is_in_recovery() then left(pg_walfile_name(pg_current_wal_lsn()), 8) end", scalar
+    )
+
+
 def maintain() -> Call[bool]:
     return Call("select pgqueue.maintain()", scalar)

@@ -13,6 +13,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from ..running import Connections, Job
 from .patience import Patience
+from .timeline import Timeline
 
 _WAIT = 0.1
 """Seconds in which a thread that waits for a connection cannot be interrupted."""
@@ -33,6 +34,7 @@ class Pools:
 
     def __init__(self, dsn: str, size: int, prepare: bool, patience: timedelta = timedelta(seconds=10)) -> None:
         self.patience = Patience(patience)
+        self.timeline = Timeline()
         self._size = size
         self._options: dict[str, Any] = {"conninfo": dsn, "min_size": 0, "max_size": size, "open": False}
         self._kwargs = {
@@ -53,7 +55,7 @@ class Pools:
     def _borrow(self, job: Job) -> Iterator[psycopg.Connection[Any]]:
         with self._lock:
             if self._blocking is None:
-                self._blocking = ConnectionPool(**self._options, kwargs=self._kwargs)
+                self._blocking = ConnectionPool(**self._options, kwargs=self._kwargs, configure=self.timeline.check)
                 self._blocking.open()
         for others in reversed(range(self._size + 1)):
             with (
@@ -75,7 +77,9 @@ class Pools:
     async def _borrow_async(self, job: Job) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         async with self._async_lock:
             if self._awaiting is None:
-                self._awaiting = AsyncConnectionPool(**self._options, kwargs=self._kwargs)
+                self._awaiting = AsyncConnectionPool(
+                    **self._options, kwargs=self._kwargs, configure=self.timeline.check_async
+                )
                 await self._awaiting.open()
         for others in reversed(range(self._size + 1)):
             async with self._awaiting.connection() as connection, AsyncExitStack() as transaction:

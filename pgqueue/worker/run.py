@@ -79,7 +79,7 @@ async def _run(
     with database.connect(dsn) as connection:
         presence.register(connection)
     pools = Pools(dsn, options.concurrency, prepare=not is_pooled, patience=options.lease / 3)
-    dispatcher = Dispatcher(dsn, options, tasks, pools.connections)
+    dispatcher = Dispatcher(dsn, options, tasks, pools.connections, pools.timeline)
     presence.on_eviction, presence.is_stopping = dispatcher.retire_soon, lambda: dispatcher.is_stopping
     keeper, maintenance = dispatcher.keeper, Maintenance()
     keeping = Service("lease keeper", dsn, keeper.interval, keeper.tick, options.lease / 3)

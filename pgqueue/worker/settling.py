@@ -64,6 +64,10 @@ class Settling:
     def add(self, job: ClaimedJob, outcome: Outcome) -> None:
         self._new.append((job, outcome))
 
+    def forget(self) -> None:
+        """What waits is nobody's any more."""
+        self._new, self._sent, self._held_up, self._empty_leases = [], [], [], []
+
     def calls(self) -> list[Call[Any]]:
         """All that is new, to be run in one transaction; then call settled or, after a refusal, settle_singly. What was
         sent and not answered, because the connection was lost, is sent again."""
