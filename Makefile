@@ -3,7 +3,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test check bench faults schema lock
+.PHONY: demo test check bench faults faults-peers schema lock
 
 demo: .venv/.ready
 	$(BIN)/pgqueue demo
@@ -24,6 +24,10 @@ bench: .venv/.ready
 # Half an hour of faults; FAULTS="--only worker --injections 5" plays some of them.
 faults: .venv/.ready
 	$(BIN)/python -m tests.faults $(FAULTS)
+
+# The same faults against other queues, side by side; installs them under benchmarks/. Ten minutes.
+faults-peers: .venv/.ready
+	$(BIN)/python -m tests.faults.beside $(FAULTS)
 
 # Dumps the newest schema into docs/schema.sql; tests/test_docs.py checks that it is up to date.
 schema: .venv/.ready

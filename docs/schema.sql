@@ -168,10 +168,14 @@ declare
     actor  text := session_user;
     wanted text := coalesce(bury.reason, case when bury.attempt is null then 'by an operator' else 'by its worker' end);
 begin
-    delete from pgqueue.job j
-     where j.id = bury.id and (bury.attempt is null or j.attempt = bury.attempt and j.state = 'running')
-    returning j.* into gone;
-    if not found or not pgqueue.is_allowed(array[case when bury.attempt is null then 'admin' else 'worker' end], gone.queue) then
+    -- A second look, because whoever holds up the first may bury the job and kick it: another row under this id.
+    for look in 1..2 loop
+        delete from pgqueue.job j
+         where j.id = bury.id and (bury.attempt is null or j.attempt = bury.attempt and j.state = 'running')
+        returning j.* into gone;
+        exit when found;
+    end loop;
+    if gone.id is null or not pgqueue.is_allowed(array[case when bury.attempt is null then 'admin' else 'worker' end], gone.queue) then
         perform pgqueue.refuse(bury.id, 'bury', bury.attempt);
     end if;
     if bury.attempt is not null then
@@ -1297,8 +1301,12 @@ CREATE FUNCTION pgqueue.kick(id bigint) RETURNS void
 declare
     dead pgqueue.dead_letter;
 begin
-    select d.* into dead from pgqueue.dead_letter d where d.id = kick.id for update;
-    if not found then
+    -- A second look, because whoever holds up the first may kick the job and bury it anew: another row under this id.
+    for look in 1..2 loop
+        select d.* into dead from pgqueue.dead_letter d where d.id = kick.id for update;
+        exit when found;
+    end loop;
+    if dead.id is null then
         perform pgqueue.refuse(kick.id, 'kick');
     end if;
     if pgqueue.exhume(dead) is null then

@@ -68,11 +68,18 @@ def start_worker(
     within: Sequence[str] = (),
 ) -> WorkerProcess:
     """within is a command that runs another, such as in a network of its own."""
+    command = [*within, sys.executable, "-m", "pgqueue", "worker", target, "--name", name, *options]
+    return start_process(command, as_worker(dsn), folder, name, environment)
+
+
+def start_process(
+    command: Sequence[str], dsn: str, folder: Path, name: str, environment: Mapping[str, str] | None = None
+) -> WorkerProcess:
     log = folder / f"{name}-{len(list(folder.iterdir()))}.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [*within, sys.executable, "-m", "pgqueue", "worker", target, "--name", name, *options],
-            env=os.environ | {"PGQUEUE_DSN": as_worker(dsn)} | dict(environment or {}),
+            command,
+            env=os.environ | {"PGQUEUE_DSN": dsn} | dict(environment or {}),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=stream,

@@ -133,8 +133,8 @@ def test_a_buried_job_is_kept_whole(db: Database) -> None:
         """select pgqueue.enqueue('t', '{"a": 1}', 'q', 5, null, null, 'k', 9, '5 s', '{"h": 1}')""",
     )
     whole = (
-        "select to_jsonb(t) - '{run_at,lease_id,state,cancel_reason,cancel_requested_at,unfit_workers,buried_at,buried_by,"
-        "reason,error}'::text[] from pgqueue."
+        "select to_jsonb(t) - '{run_at,lease_id,state,cancel_reason,cancel_requested_at,unfit_workers,buried_at,"
+        "buried_by,reason,error}'::text[] from pgqueue."
     )
     before = db.value(f"{whole}job t")
     db.value("select pgqueue.bury(%s)", id)

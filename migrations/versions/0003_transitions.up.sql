@@ -503,10 +503,14 @@ declare
     actor  text := session_user;
     wanted text := coalesce(bury.reason, case when bury.attempt is null then 'by an operator' else 'by its worker' end);
 begin
-    delete from pgqueue.job j
-     where j.id = bury.id and (bury.attempt is null or j.attempt = bury.attempt and j.state = 'running')
-    returning j.* into gone;
-    if not found or not pgqueue.is_allowed(array[case when bury.attempt is null then 'admin' else 'worker' end], gone.queue) then
+    -- A second look, because whoever holds up the first may bury the job and kick it: another row under this id.
+    for look in 1..2 loop
+        delete from pgqueue.job j
+         where j.id = bury.id and (bury.attempt is null or j.attempt = bury.attempt and j.state = 'running')
+        returning j.* into gone;
+        exit when found;
+    end loop;
+    if gone.id is null or not pgqueue.is_allowed(array[case when bury.attempt is null then 'admin' else 'worker' end], gone.queue) then
         perform pgqueue.refuse(bury.id, 'bury', bury.attempt);
     end if;
     if bury.attempt is not null then

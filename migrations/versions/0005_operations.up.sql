@@ -47,8 +47,12 @@ as $$
 declare
     dead pgqueue.dead_letter;
 begin
-    select d.* into dead from pgqueue.dead_letter d where d.id = kick.id for update;
-    if not found then
+    -- A second look, because whoever holds up the first may kick the job and bury it anew: another row under this id.
+    for look in 1..2 loop
+        select d.* into dead from pgqueue.dead_letter d where d.id = kick.id for update;
+        exit when found;
+    end loop;
+    if dead.id is null then
         perform pgqueue.refuse(kick.id, 'kick');
     end if;
     if pgqueue.exhume(dead) is null then

@@ -23,7 +23,7 @@ COLUMNS = (
         "late refused",
         "over or ready after s",
     ),
-    *("restarts", "took s"),
+    *("restarts", "stuck", "took s"),
 )
 SHOWN = 10
 
@@ -81,6 +81,7 @@ def _cells(played: Played) -> list[str]:
         str(played.observed.late),
         "-" if Allowed.CLOCK in played.fault.allowed else f"{played.seconds_to_recover:.1f}",
         str(played.restarts),
+        str(played.stuck),
         f"{played.seconds:.0f}",
     ]
 

@@ -66,6 +66,20 @@ def check(observed: Observed, allowed: Allowed = Allowed.NOTHING) -> list[Violat
     return found
 
 
+def check_in_common(observed: Observed) -> list[Violation]:
+    """By what can be said of any queue: each job ends once, as does its effect. A queue may promise less of effects."""
+    found = [*_lost(observed), *_unexpected(observed), *_orders_without_jobs(observed)]
+    for key, times in Counter(effect.key for effect in observed.effects).items():
+        if times > 1:
+            found.append(Violation(Wrong.DOUBLED, key, f"has {times} effects"))
+    return found
+
+
+def count(violations: Iterable[Violation]) -> dict[Wrong, int]:
+    """Jobs, by what is wrong with them."""
+    return {wrong: len({found.key for found in violations if found.wrong is wrong}) for wrong in Wrong}
+
+
 def _lost(observed: Observed) -> Iterator[Violation]:
     """Every acknowledged enqueue ends in a final state, and is stored once."""
     stored = defaultdict(list)
@@ -102,8 +116,8 @@ def _unexpected(observed: Observed) -> Iterator[Violation]:
 
 
 def _is_exhausted(job: StoredJob) -> bool:
-    assert job.max_failures is not None
-    assert job.max_losses is not None
+    if job.max_failures is None or job.max_losses is None:
+        return False
     return job.failures > job.max_failures or job.losses > job.max_losses
 
 

@@ -24,13 +24,15 @@ class Journal:
         os.write(self._file, json.dumps(entry).encode() + b"\n")
 
     @contextmanager
-    def run(self, key: str, attempt: int) -> Iterator[None]:
+    def run(self, key: str, attempt: int, **about: Any) -> Iterator[None]:
         """A handler's run of an attempt, from its first line to its last."""
-        self.write("began", key=key, attempt=attempt)
+        self.write("began", key=key, attempt=attempt, **about)
+        is_whole = False
         try:
             yield
+            is_whole = True
         finally:
-            self.write("ended", key=key, attempt=attempt)
+            self.write("ended", key=key, attempt=attempt, is_whole=is_whole)
 
 
 def entries(folder: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """What a run of the suite has seen, as values, for the checker to judge."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -56,6 +56,8 @@ class Run:
     ended: float | None
     ended_at: datetime | None = None
     """By the clock of the machine, which is the database's too."""
+    is_whole: bool = False
+    """It ended without an exception."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class Observed:
     """The keys that were to have such a row."""
     late: int = 0
     """Results of lost attempts that were refused."""
+    enqueued_at: dict[str, float] = field(default_factory=dict)
+    """When its producer knew, in monotonic seconds, by key."""
 
     def story(self, key: str) -> list[str]:
         """All that is known of a job, for whoever has to find out."""
@@ -99,17 +103,32 @@ class Observed:
 
 def observe(connection: psycopg.Connection[Any], folder: Path) -> Observed:
     """Once everything stands still."""
+    jobs = [StoredJob(*row) for row in connection.execute(_JOBS)]
+    attempts = [Attempt(*row) for row in connection.execute(_ATTEMPTS)]
+    late = next(row[0] for row in connection.execute("select count(*) from pgqueue.late_result"))
+    return observe_traffic(connection, folder, jobs, attempts, late)
+
+
+def observe_traffic(
+    connection: psycopg.Connection[Any],
+    folder: Path,
+    jobs: list[StoredJob],
+    attempts: Sequence[Attempt] = (),
+    late: int = 0,
+) -> Observed:
+    """What producers and handlers have seen, beside what a queue has stored."""
     log = journal.entries(folder)
     enqueued = [entry for entry in log if entry["what"] in list(Promise)]
     return Observed(
         promises={entry["key"]: Promise(entry["what"]) for entry in enqueued},
-        jobs=[StoredJob(*row) for row in connection.execute(_JOBS)],
-        attempts=[Attempt(*row) for row in connection.execute(_ATTEMPTS)],
+        jobs=jobs,
+        attempts=list(attempts),
         runs=list(_runs(log)),
         effects=[Effect(*row) for row in connection.execute(_EFFECTS)],
         orders=frozenset(row[0] for row in connection.execute("select key from app_order")),
-        late=next(row[0] for row in connection.execute("select count(*) from pgqueue.late_result")),
+        late=late,
         ordered=frozenset(entry["key"] for entry in enqueued if entry["has_order"]),
+        enqueued_at={entry["key"]: entry["at"] for entry in enqueued},
     )
 
 
@@ -131,6 +150,7 @@ def _runs(log: Iterable[dict[str, Any]]) -> Iterable[Run]:
         if entry["what"] == "began":
             begun[run].append(entry["at"])
         else:
-            yield Run(*run, begun[run].pop(0), entry["at"], datetime.fromtimestamp(entry["clock"], UTC))
+            ended_at = datetime.fromtimestamp(entry["clock"], UTC)
+            yield Run(*run, begun[run].pop(0), entry["at"], ended_at, entry["is_whole"])
     for run, times in begun.items():
         yield from (Run(*run, began, None) for began in times)

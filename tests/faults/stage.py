@@ -17,19 +17,18 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.rows import dict_row
 
-from pgqueue import JobId, Queue, schema
+from pgqueue import JobId, Queue
 
 from ..clusters import Cluster
 from ..pgbouncer import PgBouncer
-from ..processes import ROOT, WorkerProcess, start_worker
-from ..roles import let_workers_in
+from ..processes import ROOT, WorkerProcess, start_process
 from ..waiting import eventually
-from . import tasks
+from . import journal, tasks
+from .contestant import Contestant
 from .journal import FOLDER, Journal
 from .observed import Promise
 from .proxy import Proxy, proxy
 from .recovery import Strike
-from .tasks import QUEUE
 from .traffic import TABLES
 
 T = TypeVar("T")
@@ -38,14 +37,13 @@ LEASE = 3.0
 POLL = 1.0
 DURABLE: dict[str, str] = {}
 """The server's own defaults, which wait for the disk."""
-OPTIONS = (
-    *("--queues", QUEUE, "--lease", f"{LEASE}s", "--poll-interval", f"{POLL}s"),
-    *("--concurrency", "8", "--grace", "10s"),
-)
+PACE = 1.0
+"""Seconds until a worker that nobody expected to exit is started again; a service manager waits as well."""
 
 
 @dataclass
 class Stage:
+    contestant: Contestant
     cluster: Cluster
     folder: Path
     rng: random.Random
@@ -78,19 +76,9 @@ class Stage:
         return self.folder / "journal"
 
     def start_worker(self, name: str) -> None:
-        target = "tests.faults.tasks"
-        self.workers.append(
-            start_worker(
-                self.workers_dsn,
-                self._logs,
-                *OPTIONS,
-                *self.options,
-                name=name,
-                target=target,
-                environment=self.environment,
-                within=self.within.get(name, ()),
-            )
-        )
+        command = [*self.within.get(name, ()), *self.contestant.worker(name), *self.options]
+        dsn = self.contestant.login(self.workers_dsn)
+        self.workers.append(start_process(command, dsn, self._logs, name, self.environment))
 
     def replace(self, worker: WorkerProcess) -> None:
         """What a service manager does with one that has died."""
@@ -103,6 +91,7 @@ class Stage:
         for worker in [worker for worker in self.workers if worker.process.poll() is not None]:
             if worker.process.returncode not in self.may_exit:
                 self.exit_codes.append(worker.process.returncode)
+                sleep(PACE)
             self.replace(worker)
 
     def wait(self, seconds: float) -> None:
@@ -118,17 +107,29 @@ class Stage:
 
         return eventually(tend_and_look, seconds)
 
+    def count_stuck(self, seconds: float) -> int:
+        """Workers that are alive and, so long after the last strike, have not begun one job of those that wait."""
+        since = self.strikes[-1].until
+        patience = monotonic() + seconds
+        while True:
+            begun = [entry for entry in journal.entries(self.journal) if entry["what"] == "began"]
+            at_work = {entry["pid"] for entry in begun if entry["at"] > since}
+            stuck = sum(worker.pid not in at_work for worker in self.workers)
+            if stuck == 0 or monotonic() > patience:
+                return stuck
+            self.wait(0.5)
+
     def start_producers(self, count: int, rate: float) -> None:
         for number in range(count):
             seed = self.rng.randrange(1 << 30)
             arguments = [self.producers_dsn, f"p{number}", str(rate / count), str(seed)]
-            command = [sys.executable, "-m", "tests.faults.traffic", *arguments]
+            command = [*self.contestant.producer, *arguments]
             self.producers.append(subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL))
 
     def strike(self, fault: Callable[["Stage"], None]) -> None:
-        began = datetime.now(UTC)
+        began, since = datetime.now(UTC), monotonic()
         fault(self)
-        self.strikes.append(Strike(began, datetime.now(UTC)))
+        self.strikes.append(Strike(began, datetime.now(UTC), since, monotonic()))
 
     def enqueued(self) -> int:
         """A rough count, from the producers' journals."""
@@ -157,13 +158,13 @@ class Stage:
         assert row is not None, id
         return row
 
-    def wait_until_empty(self, seconds: float) -> None:
+    def wait_until_empty(self) -> None:
         """Until no live job is left, or nothing has moved for so long: the checker says then what is left."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             last, since = None, monotonic()
-            while monotonic() - since < seconds:
+            while monotonic() - since < self.contestant.still:
                 self.tend()
-                row = connection.execute("select count(*), sum(attempt) from pgqueue.job").fetchone()
+                row = connection.execute(self.contestant.live).fetchone()
                 assert row is not None
                 if row[0] == 0:
                     return
@@ -175,7 +176,15 @@ class Stage:
         """Their exit codes."""
         for worker in self.workers:
             worker.wait_until_started()  # or the signal would end it before it knows what that means
-        return [*self.exit_codes, *(worker.stop() for worker in self.workers)]
+        return [*self.exit_codes, *(self._stop(worker) for worker in self.workers)]
+
+    def _stop(self, worker: WorkerProcess) -> int:
+        try:
+            return worker.stop()
+        except AssertionError as error:
+            print(error, file=sys.stderr)
+            worker.kill()
+            return worker.process.returncode
 
     @property
     def _logs(self) -> Path:
@@ -197,18 +206,17 @@ def workers_through_proxy(stage: Stage) -> Iterator[None]:
 
 
 @contextmanager
-def stage(cluster: Cluster, seed: int) -> Iterator[Stage]:
+def stage(contestant: Contestant, cluster: Cluster, seed: int) -> Iterator[Stage]:
     with TemporaryDirectory(prefix="pgqueue-faults-") as name:
         folder = Path(name)
         (folder / "journal").mkdir()
         (folder / "logs").mkdir()
         dsn = cluster.dsn()
-        schema.migrate(dsn)
-        let_workers_in(cluster, "postgres")
+        contestant.install(cluster)
         for table in TABLES:
             cluster.execute(table)
         with _set({FOLDER: str(folder / "journal")}):
-            one = Stage(cluster, folder, random.Random(seed), dsn, dsn, dsn)
+            one = Stage(contestant, cluster, folder, random.Random(seed), dsn, dsn, dsn)
             try:
                 yield one
             finally:
@@ -240,10 +248,10 @@ def _set(variables: dict[str, str]) -> Iterator[None]:
 def wait_until_running(stage: Stage, count: int = 1) -> None:
     """Some handlers are at work, so that a strike has something to hit."""
     with psycopg.connect(stage.dsn, autocommit=True) as connection:
-        eventually(lambda: _running(connection) >= count)
+        eventually(lambda: _running(stage, connection) >= count)
 
 
-def _running(connection: psycopg.Connection[tuple[int]]) -> int:
-    row = connection.execute("select count(*) from pgqueue.job where state = 'running'").fetchone()
+def _running(stage: Stage, connection: psycopg.Connection[tuple[int]]) -> int:
+    row = connection.execute(stage.contestant.running).fetchone()
     assert row is not None
     return row[0]
