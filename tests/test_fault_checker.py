@@ -7,7 +7,7 @@ import pytest
 
 from .faults.checker import Allowed, Wrong, check
 from .faults.observed import Attempt, Effect, Observed, Promise, Run, StoredJob
-from .faults.recovery import Strike, slowest_recovery
+from .faults.recovery import Strike, slowest_recovery, slowest_rerun
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -126,8 +126,21 @@ def test_a_frozen_process_may_overlap_and_its_lease_may_not() -> None:
     ],
 )
 def test_recovery_is_counted_from_the_end_of_the_strike(attempts: list[Attempt], seconds: float) -> None:
-    strike = Strike(NOON + timedelta(seconds=1), NOON + timedelta(seconds=3))
+    strike = Strike(NOON + timedelta(seconds=1), NOON + timedelta(seconds=3), since=0.0, until=0.0)
     assert slowest_recovery(replace(SOUND, attempts=attempts), [strike]) == seconds
+
+
+@pytest.mark.parametrize(
+    ("runs", "seconds"),
+    [
+        pytest.param([Run("a", 1, 1, 0.0, 5.0)], 2.0, id="goes on"),
+        pytest.param([Run("a", 1, 1, 0.0, None), Run("a", 2, 1, 7.0, 9.0)], 4.0, id="runs again"),
+        pytest.param([Run("a", 1, 1, 4.0, 9.0)], 0.0, id="begins after it"),
+    ],
+)
+def test_where_there_are_no_attempts_recovery_is_counted_to_the_next_run(runs: list[Run], seconds: float) -> None:
+    strike = Strike(NOON, NOON, since=1.0, until=3.0)
+    assert slowest_rerun(replace(SOUND, runs=runs), [strike]) == seconds
 
 
 PLAIN = replace(JOB, task="plain")
