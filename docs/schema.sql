@@ -251,7 +251,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = cancel_held.id and j.attempt = cancel_held.attempt and j.state = 'running'
        for update;
-    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
+    if not found or (pgqueue.limited_caller() is not null and not pgqueue.is_allowed('{worker}', held.queue)) then
         perform pgqueue.refuse(cancel_held.id, 'cancel', cancel_held.attempt);
     end if;
     held.cancel_reason := coalesce(cancel_held.reason, held.cancel_reason);
@@ -421,9 +421,7 @@ CREATE FUNCTION pgqueue.check_settles(ids bigint[]) RETURNS void
     SET jit TO 'off'
     AS $$
 begin
-    if pgqueue.limited_caller() is not null then
-        perform pgqueue.check_allowed('worker', array(select distinct j.queue from pgqueue.job j where j.id = any (ids)));
-    end if;
+    perform pgqueue.check_allowed('worker', array(select distinct j.queue from pgqueue.job j where j.id = any (ids)));
 end
 $$;
 
@@ -469,7 +467,9 @@ declare
     picked    bigint[];
     new_lease bigint;
 begin
-    perform pgqueue.check_allowed('worker', queues);
+    if pgqueue.limited_caller() is not null then
+        perform pgqueue.check_allowed('worker', queues);
+    end if;
     if priorities is not null then
         picked := array(
             select j.id
@@ -586,7 +586,7 @@ begin
     delete from pgqueue.job j
      where j.id = complete.id and j.attempt = complete.attempt and j.state = 'running'
     returning j.* into gone;
-    if not found or not pgqueue.is_allowed('{worker}', gone.queue) then
+    if not found or (pgqueue.limited_caller() is not null and not pgqueue.is_allowed('{worker}', gone.queue)) then
         perform pgqueue.refuse(complete.id, 'complete', complete.attempt);
     end if;
     perform pgqueue.archive(gone, 'succeeded', complete.result, null,
@@ -613,7 +613,9 @@ declare
     refused   bigint[];
 begin
     perform pgqueue.check_ascending(ids);
-    perform pgqueue.check_settles(ids);
+    if pgqueue.limited_caller() is not null then
+        perform pgqueue.check_settles(ids);
+    end if;
     with gone as (
         delete from pgqueue.job j
          where j.id = any (ids) and j.state = 'running' and j.attempt = attempts[width_bucket(j.id, ids)]
@@ -999,7 +1001,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = extend.id and j.attempt = extend.attempt and j.state = 'running'
        for update;
-    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
+    if not found or (pgqueue.limited_caller() is not null and not pgqueue.is_allowed('{worker}', held.queue)) then
         perform pgqueue.refuse(extend.id, 'extend', extend.attempt);
     end if;
     update pgqueue.lease l set expires_at = moment + extend.lease
@@ -1034,7 +1036,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = fail.id and j.attempt = fail.attempt and j.state = 'running'
        for update;
-    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
+    if not found or (pgqueue.limited_caller() is not null and not pgqueue.is_allowed('{worker}', held.queue)) then
         perform pgqueue.refuse(fail.id, 'fail', fail.attempt);
     end if;
     held.failures := held.failures + 1;
@@ -1079,7 +1081,9 @@ declare
     last    record;
 begin
     perform pgqueue.check_ascending(ids);
-    perform pgqueue.check_settles(ids);
+    if pgqueue.limited_caller() is not null then
+        perform pgqueue.check_settles(ids);
+    end if;
     -- The least and the greatest stand for all.
     perform pgqueue.check_duration('retry_in', make_interval(secs => u.seconds), true)
        from (select min(u.seconds) from unnest(retry_ins) as u(seconds)
@@ -1248,7 +1252,9 @@ CREATE FUNCTION pgqueue.keep_held(ids bigint[], attempts integer[], lease interv
 declare
     moment timestamptz := pgqueue.clock();
 begin
-    perform pgqueue.check_settles(ids);
+    if pgqueue.limited_caller() is not null then
+        perform pgqueue.check_settles(ids);
+    end if;
     -- offset 0: a look-up by id for each job, whatever the plan; see drop_leases.
     with standing as materialized (
         select l.id from pgqueue.lease l
@@ -1690,7 +1696,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = release.id and j.attempt = release.attempt and j.state = 'running'
        for update;
-    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
+    if not found or (pgqueue.limited_caller() is not null and not pgqueue.is_allowed('{worker}', held.queue)) then
         perform pgqueue.refuse(release.id, 'release', release.attempt);
     end if;
     if held.cancel_requested_at is not null then
@@ -1723,7 +1729,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = release_unfit.id and j.attempt = release_unfit.attempt and j.state = 'running'
        for update;
-    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
+    if not found or (pgqueue.limited_caller() is not null and not pgqueue.is_allowed('{worker}', held.queue)) then
         perform pgqueue.refuse(release_unfit.id, 'release', release_unfit.attempt);
     end if;
     if held.cancel_requested_at is not null then
@@ -1815,7 +1821,7 @@ begin
     update pgqueue.job j set max_failures = j.failures, max_losses = j.losses
      where j.id = run_once.id and j.attempt = run_once.attempt and j.state = 'running'
     returning j.* into held;
-    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
+    if not found or (pgqueue.limited_caller() is not null and not pgqueue.is_allowed('{worker}', held.queue)) then
         perform pgqueue.refuse(run_once.id, 'run', run_once.attempt);
     end if;
 end

@@ -13,6 +13,7 @@ comment on function pgqueue.reject(text) is 'Raises PQ422: bad input.';
 
 -- The role that called from outside; null where it is the owner, who may do anything, or a superuser. Within a function
 -- that runs as its owner, current_user is that owner; whoever called is session_user, or what it has set as its role.
+-- An expression, which costs its caller no call: what is hot asks it first, and the functions below only if it must.
 create function pgqueue.limited_caller() returns text
 language sql stable
 return case

@@ -126,7 +126,7 @@ begin
     delete from pgqueue.job j
      where j.id = complete.id and j.attempt = complete.attempt and j.state = 'running'
     returning j.* into gone;
-    if not found or not pgqueue.is_allowed('{worker}', gone.queue) then
+    if not found or (pgqueue.limited_caller() is not null and not pgqueue.is_allowed('{worker}', gone.queue)) then
         perform pgqueue.refuse(complete.id, 'complete', complete.attempt);
     end if;
     perform pgqueue.archive(gone, 'succeeded', complete.result, null,
@@ -157,9 +157,7 @@ set enable_seqscan = off
 set jit = off
 as $$
 begin
-    if pgqueue.limited_caller() is not null then
-        perform pgqueue.check_allowed('worker', array(select distinct j.queue from pgqueue.job j where j.id = any (ids)));
-    end if;
+    perform pgqueue.check_allowed('worker', array(select distinct j.queue from pgqueue.job j where j.id = any (ids)));
 end
 $$;
 comment on function pgqueue.check_settles(bigint[]) is 'Raises 42501 unless the calling role is a worker of the queues of all these jobs.';
@@ -184,7 +182,9 @@ declare
     refused   bigint[];
 begin
     perform pgqueue.check_ascending(ids);
-    perform pgqueue.check_settles(ids);
+    if pgqueue.limited_caller() is not null then
+        perform pgqueue.check_settles(ids);
+    end if;
     with gone as (
         delete from pgqueue.job j
          where j.id = any (ids) and j.state = 'running' and j.attempt = attempts[width_bucket(j.id, ids)]
@@ -282,7 +282,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = fail.id and j.attempt = fail.attempt and j.state = 'running'
        for update;
-    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
+    if not found or (pgqueue.limited_caller() is not null and not pgqueue.is_allowed('{worker}', held.queue)) then
         perform pgqueue.refuse(fail.id, 'fail', fail.attempt);
     end if;
     held.failures := held.failures + 1;
@@ -330,7 +330,9 @@ declare
     last    record;
 begin
     perform pgqueue.check_ascending(ids);
-    perform pgqueue.check_settles(ids);
+    if pgqueue.limited_caller() is not null then
+        perform pgqueue.check_settles(ids);
+    end if;
     -- The least and the greatest stand for all.
     perform pgqueue.check_duration('retry_in', make_interval(secs => u.seconds), true)
        from (select min(u.seconds) from unnest(retry_ins) as u(seconds)
@@ -406,7 +408,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = release.id and j.attempt = release.attempt and j.state = 'running'
        for update;
-    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
+    if not found or (pgqueue.limited_caller() is not null and not pgqueue.is_allowed('{worker}', held.queue)) then
         perform pgqueue.refuse(release.id, 'release', release.attempt);
     end if;
     if held.cancel_requested_at is not null then
@@ -440,7 +442,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = release_unfit.id and j.attempt = release_unfit.attempt and j.state = 'running'
        for update;
-    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
+    if not found or (pgqueue.limited_caller() is not null and not pgqueue.is_allowed('{worker}', held.queue)) then
         perform pgqueue.refuse(release_unfit.id, 'release', release_unfit.attempt);
     end if;
     if held.cancel_requested_at is not null then
@@ -481,7 +483,7 @@ begin
     update pgqueue.job j set max_failures = j.failures, max_losses = j.losses
      where j.id = run_once.id and j.attempt = run_once.attempt and j.state = 'running'
     returning j.* into held;
-    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
+    if not found or (pgqueue.limited_caller() is not null and not pgqueue.is_allowed('{worker}', held.queue)) then
         perform pgqueue.refuse(run_once.id, 'run', run_once.attempt);
     end if;
 end

@@ -40,7 +40,9 @@ declare
     picked    bigint[];
     new_lease bigint;
 begin
-    perform pgqueue.check_allowed('worker', queues);
+    if pgqueue.limited_caller() is not null then
+        perform pgqueue.check_allowed('worker', queues);
+    end if;
     if priorities is not null then
         picked := array(
             select j.id
@@ -201,7 +203,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = extend.id and j.attempt = extend.attempt and j.state = 'running'
        for update;
-    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
+    if not found or (pgqueue.limited_caller() is not null and not pgqueue.is_allowed('{worker}', held.queue)) then
         perform pgqueue.refuse(extend.id, 'extend', extend.attempt);
     end if;
     update pgqueue.lease l set expires_at = moment + extend.lease
@@ -236,7 +238,9 @@ as $$
 declare
     moment timestamptz := pgqueue.clock();
 begin
-    perform pgqueue.check_settles(ids);
+    if pgqueue.limited_caller() is not null then
+        perform pgqueue.check_settles(ids);
+    end if;
     -- offset 0: a look-up by id for each job, whatever the plan; see drop_leases.
     with standing as materialized (
         select l.id from pgqueue.lease l

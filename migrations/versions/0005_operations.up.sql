@@ -151,7 +151,7 @@ begin
     select j.* into held from pgqueue.job j
      where j.id = cancel_held.id and j.attempt = cancel_held.attempt and j.state = 'running'
        for update;
-    if not found or not pgqueue.is_allowed('{worker}', held.queue) then
+    if not found or (pgqueue.limited_caller() is not null and not pgqueue.is_allowed('{worker}', held.queue)) then
         perform pgqueue.refuse(cancel_held.id, 'cancel', cancel_held.attempt);
     end if;
     held.cancel_reason := coalesce(cancel_held.reason, held.cancel_reason);
