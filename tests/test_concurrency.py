@@ -51,6 +51,25 @@ def test_a_key_enqueued_by_fifty_at_once_is_one_job(committed: Database, dsn: st
     assert committed.value("select count(*) from pgqueue.job") == 1
 
 
+@pytest.mark.parametrize(("first", "then"), [("kick", "bury"), ("bury", "kick")])
+def test_who_waits_for_a_job_finds_it_under_the_row_it_has_by_then(
+    pair: tuple[Racer, Racer], first: str, then: str
+) -> None:
+    """It leaves its table and comes back in one transaction."""
+    one, other = pair
+    id = one.value("select pgqueue.enqueue('work')")
+    if first == "kick":
+        one.value("select pgqueue.bury(%s)", id)
+    one.commit()
+    one.value(f"select pgqueue.{first}(%s)", id)
+    waiting = other.start(f"select pgqueue.{first}(%s)", id)
+    until(other.waits)
+    one.value(f"select pgqueue.{then}(%s)", id)
+    one.commit()
+    assert waiting.result(TIMEOUT) is not None
+    assert other.value("select state from pgqueue.jobs where id = %s", id) == ("ready" if first == "kick" else "buried")
+
+
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_a_key_waits_for_the_transaction_that_took_it(pair: tuple[Racer, Racer], end: str) -> None:
     one, other = pair
