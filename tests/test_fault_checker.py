@@ -130,6 +130,15 @@ def test_recovery_is_counted_from_the_end_of_the_strike(attempts: list[Attempt],
     assert slowest_recovery(replace(SOUND, attempts=attempts), [strike]) == seconds
 
 
+def test_an_attempt_of_another_worker_was_not_hit() -> None:
+    lost = replace(attempt(1, "lost", lasts=9), worker="w1")
+    strikes = [
+        Strike(NOON, NOON, 0.0, 0.0, "w2"),
+        Strike(NOON + timedelta(seconds=6), NOON + timedelta(seconds=7), 0.0, 0.0, "w1"),
+    ]
+    assert slowest_recovery(replace(SOUND, attempts=[lost]), strikes) == 2.0
+
+
 @pytest.mark.parametrize(
     ("runs", "seconds"),
     [

@@ -43,6 +43,7 @@ class Attempt:
     outcome: str | None
     started_at: datetime
     finished_at: datetime | None
+    worker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ select j.id, j.args ->> 'key', j.task, j.state, j.attempt, j.failures, j.losses,
   left join pgqueue.dead_letter d on d.id = j.id
 """
 _EFFECTS = "select key, attempt, at, transaction::text::bigint, backend from effect"
-_ATTEMPTS = "select job_id, attempt, outcome, started_at, finished_at from pgqueue.attempts"
+_ATTEMPTS = "select job_id, attempt, outcome, started_at, finished_at, worker from pgqueue.attempts"
 
 
 def _runs(log: Iterable[dict[str, Any]]) -> Iterable[Run]:

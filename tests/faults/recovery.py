@@ -17,6 +17,8 @@ class Strike:
     ended: datetime
     since: float
     until: float
+    worker: str | None = None
+    """That it ended, if it ended one."""
 
 
 def slowest_recovery(observed: Observed, strikes: Sequence[Strike]) -> float:
@@ -26,7 +28,8 @@ def slowest_recovery(observed: Observed, strikes: Sequence[Strike]) -> float:
         over = attempt.finished_at
         if over is None:
             continue
-        hits = [strike for strike in strikes if attempt.started_at < strike.ended and over > strike.began]
+        mine = [strike for strike in strikes if strike.worker in (None, attempt.worker)]
+        hits = [strike for strike in mine if attempt.started_at < strike.ended and over > strike.began]
         if hits:
             # One that was lost was so from the first of them on.
             hit = hits[0] if attempt.outcome == "lost" else hits[-1]

@@ -60,6 +60,8 @@ class Stage:
     producers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     strikes: list[Strike] = field(default_factory=list)
     restarts: int = 0
+    _replaced: str | None = None
+    """The name of the last one."""
     options: tuple[str, ...] = ()
     """Of workers, beside those of all faults."""
     environment: dict[str, str] = field(default_factory=dict)
@@ -84,6 +86,7 @@ class Stage:
         """What a service manager does with one that has died."""
         self.workers.remove(worker)
         self.restarts += 1
+        self._replaced = worker.name
         self.start_worker(worker.name)
 
     def tend(self) -> None:
@@ -127,9 +130,10 @@ class Stage:
             self.producers.append(subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL))
 
     def strike(self, fault: Callable[["Stage"], None]) -> None:
+        self._replaced = None
         began, since = datetime.now(UTC), monotonic()
         fault(self)
-        self.strikes.append(Strike(began, datetime.now(UTC), since, monotonic()))
+        self.strikes.append(Strike(began, datetime.now(UTC), since, monotonic(), self._replaced))
 
     def enqueued(self) -> int:
         """A rough count, from the producers' journals."""
