@@ -12,6 +12,8 @@ from .fault import Fault
 from .stage import LEASE, Stage, wait_until_running
 
 RETIRED = 75
+SOON = (1.6, 2.4)
+"""Seconds between strikes that end a worker: it is back before the next one. With none at work nobody would reap."""
 
 
 def kill_a_worker(stage: Stage) -> None:
@@ -52,7 +54,7 @@ def _dies(how: str) -> Fault:
         stage.wait_for(lambda: stage.restarts > restarts)
 
     codes = {"segfault": -signal.SIGSEGV, "exit": 3, "is killed for its memory": -signal.SIGKILL}
-    return Fault(name=f"handler: {how}", strike=strike, may_exit=frozenset({codes[how]}))
+    return Fault(name=f"handler: {how}", strike=strike, gap=SOON, may_exit=frozenset({codes[how]}))
 
 
 def use_up_memory(stage: Stage) -> None:
@@ -87,12 +89,12 @@ def under_supervisors(stage: Stage) -> Iterator[None]:
 
 
 FAULTS = (
-    Fault(name="worker killed", strike=kill_a_worker),
+    Fault(name="worker killed", strike=kill_a_worker, gap=SOON),
     Fault(name="worker frozen past its lease", strike=freeze_a_worker, allowed=Allowed.OVERLAPS),
     _dies("segfault"),
     _dies("exit"),
     _dies("is killed for its memory"),
-    Fault(name="handler: uses up the memory", strike=use_up_memory, may_exit=frozenset({RETIRED})),
+    Fault(name="handler: uses up the memory", strike=use_up_memory, gap=SOON, may_exit=frozenset({RETIRED})),
     Fault(name="handler: blocks the event loop", strike=block_the_loop),
     Fault(name="handler: never ends", strike=never_end, gap=(2.0, 4.0)),
     Fault(name="handler: kills each of its workers", strike=poison, around=under_supervisors),
