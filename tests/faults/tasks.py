@@ -152,7 +152,7 @@ async def cling(job: Job, key: str) -> None:
     while is_first:
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(3600)
-    _journal().write("ended", key=key, attempt=job.attempt)
+    _journal().write("ended", key=key, attempt=job.attempt, is_whole=False)
 
 
 @tasks.task(queue=QUEUE, retry=RETRY, timeout=SHORT)
@@ -163,4 +163,4 @@ def cling_on_thread(job: Job, key: str) -> None:
     while is_first:
         with suppress(JobInterrupted):
             time.sleep(3600)
-    _journal().write("ended", key=key, attempt=job.attempt)
+    _journal().write("ended", key=key, attempt=job.attempt, is_whole=False)
