@@ -223,6 +223,23 @@ def test_two_workers_with_one_name_are_refused(dsn: str) -> None:
         assert third.stop() == 0
 
 
+@pytest.mark.parametrize(
+    ("version", "told"), [(schema.OLDEST - 1, "run pgqueue migrate"), (schema.NEWEST + 2, "upgrade the package")]
+)
+def test_a_worker_that_the_schema_does_not_suit_ends_and_says_so(
+    committed: Database, dsn: str, tmp_path: Path, version: int, told: str
+) -> None:
+    is_at = "create or replace function pgqueue.schema_version() returns int language sql immutable as 'select {}'"
+    committed.execute(is_at.format(version))
+    refused = start_worker(dsn, tmp_path)
+    assert refused.process.wait(timeout=30) == 1
+    assert told in refused.log
+    committed.execute(is_at.format(schema.NEWEST + 1))
+    with workers(dsn):
+        id = Queue(committed.connection).enqueue("nothing")
+        eventually(lambda: Queue(committed.connection).get(id).state == "succeeded")
+
+
 def test_a_dead_process_of_a_pool_is_replaced(committed: Database, dsn: str) -> None:
     pids = "select pid from pgqueue.workers where state = 'running' order by worker"
     with workers(dsn, 1, "--processes", "2") as [supervisor]:

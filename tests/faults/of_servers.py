@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -145,25 +146,33 @@ def migrate_back_and_forth(stage: Stage) -> None:
     """To a schema one version newer, which has more columns and new bodies of the same functions, or back; a worker is
     started with what there is then."""
     with psycopg.connect(stage.dsn, autocommit=True) as connection:
-        row = connection.execute("select pgqueue.schema_version()").fetchone()
-        assert row is not None
-        is_newer = row[0] > schema.NEWEST
-        definitions = connection.execute(
-            "select pg_get_functiondef(oid) from pg_proc"
-            " where pronamespace = 'pgqueue'::regnamespace and proname <> 'schema_version'"
-        ).fetchall()
-        version = schema.NEWEST if is_newer else schema.NEWEST + 1
-        verb = "drop column note" if is_newer else "add column note text default 'new'"
-        with connection.transaction():
-            for table in ("job", "lease", "dead_letter", "job_history", "attempt"):
-                connection.execute(f"alter table pgqueue.{table} {verb}")  # type: ignore[call-overload]
-            for (definition,) in definitions:
-                connection.execute(definition)
-            connection.execute(
-                "create or replace function pgqueue.schema_version() returns integer"  # type: ignore[call-overload]
-                f" language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$ select {version} $$"
-            )
+        while True:
+            # A worker that reaps has leases locked and wants jobs; whoever migrates tries again.
+            with suppress(psycopg.errors.DeadlockDetected):
+                _migrate(connection)
+                break
     kill_a_worker(stage)
+
+
+def _migrate(connection: psycopg.Connection[Any]) -> None:
+    row = connection.execute("select pgqueue.schema_version()").fetchone()
+    assert row is not None
+    is_newer = row[0] > schema.NEWEST
+    definitions = connection.execute(
+        "select pg_get_functiondef(oid) from pg_proc"
+        " where pronamespace = 'pgqueue'::regnamespace and proname <> 'schema_version'"
+    ).fetchall()
+    version = schema.NEWEST if is_newer else schema.NEWEST + 1
+    verb = "drop column note" if is_newer else "add column note text default 'new'"
+    with connection.transaction():
+        for table in ("job", "lease", "dead_letter", "job_history", "attempt"):
+            connection.execute(f"alter table pgqueue.{table} {verb}")  # type: ignore[call-overload]
+        for (definition,) in definitions:
+            connection.execute(definition)
+        connection.execute(
+            "create or replace function pgqueue.schema_version() returns integer"  # type: ignore[call-overload]
+            f" language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$ select {version} $$"
+        )
 
 
 FAULTS = (
