@@ -20,7 +20,8 @@ class Journal:
 
     def write(self, what: str, **about: Any) -> None:
         """With the monotonic time, which all processes of a machine share, and the time of day."""
-        entry = {"what": what, "at": monotonic(), "clock": time(), "pid": os.getpid(), **about}
+        who = {"pid": os.getpid(), "parent": os.getppid()}
+        entry = {"what": what, "at": monotonic(), "clock": time(), **who, **about}
         os.write(self._file, json.dumps(entry).encode() + b"\n")
 
     @contextmanager

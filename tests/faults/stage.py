@@ -116,8 +116,8 @@ class Stage:
         patience = monotonic() + seconds
         while True:
             begun = [entry for entry in journal.entries(self.journal) if entry["what"] == "began"]
-            at_work = {entry["pid"] for entry in begun if entry["at"] > since}
-            stuck = sum(worker.pid not in at_work for worker in self.workers)
+            at_work = {pid for entry in begun if entry["at"] > since for pid in (entry["pid"], entry["parent"])}
+            stuck = sum(worker.process.pid not in at_work for worker in self.workers)
             if stuck == 0 or monotonic() > patience:
                 return stuck
             self.wait(0.5)
