@@ -28,7 +28,7 @@ class PgBouncer:
             f"[databases]\n* = host=127.0.0.1 port={cluster.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
             f"listen_port = {self.port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {self._folder}/users\n"
             "pool_mode = transaction\ndefault_pool_size = 20\nmax_client_conn = 200\n"
-            "ignore_startup_parameters = extra_float_digits\n"
+            "ignore_startup_parameters = extra_float_digits\nserver_login_retry = 1\n"
         )
         user = unprivileged_user()
         if user is not None:
