@@ -85,6 +85,8 @@ class Job:
         self._should_stop = False
         self._is_cut_off = False
         self._borrowed: tuple[AnyConnection, ...] = ()
+        self.shield = threading.Lock()
+        """Whoever holds it is not interrupted meanwhile."""
         self.is_settled = False
 
     @property

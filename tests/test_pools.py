@@ -1,11 +1,13 @@
 """Connections that handlers borrow, whatever happens to those handlers."""
 
 import asyncio
+import threading
 from contextlib import AsyncExitStack, ExitStack
 
 import pytest
 
-from pgqueue import Job
+from pgqueue import Job, Tasks
+from pgqueue.worker.executions import OnThread
 from pgqueue.worker.pools import Pools
 
 from .builders import A_CLAIM
@@ -64,3 +66,43 @@ def test_a_restart_of_the_database_costs_a_handler_nothing(committed: Database, 
         await pools.close()
 
     asyncio.run(use_before_and_after())
+
+
+def test_an_interruption_loses_no_connection_to_the_pool(dsn: str) -> None:
+    """It may strike anywhere, so also while a connection is taken or goes back."""
+    pools, tasks, size = Pools(dsn, 2, prepare=True), Tasks(), 2
+
+    def use(job: Job) -> None:
+        while True:
+            with pools.connections.borrow(job):
+                pass
+
+    tasks.register(use, name="use")
+    task = tasks.get("use")
+    assert task is not None
+
+    async def interrupt_many() -> None:
+        loop = asyncio.get_running_loop()
+        for number in range(100):
+            ended = asyncio.Event()
+            execution = OnThread(
+                A_CLAIM,
+                task,
+                pools.connections,
+                loop,
+                lambda *_: loop.call_soon_threadsafe(ended.set),  # noqa: B023
+            )
+            threading.Thread(target=execution.run).start()
+            await asyncio.sleep(number % 10 / 1000)
+            execution._interrupt()
+            await asyncio.wait_for(ended.wait(), 20)
+
+        def use_all() -> None:
+            with ExitStack() as stack:
+                for _ in range(size):
+                    stack.enter_context(pools.connections.borrow(Job(A_CLAIM, pools.connections)))
+
+        await asyncio.wait_for(asyncio.to_thread(use_all), 10)
+        await pools.close()
+
+    asyncio.run(interrupt_many())

@@ -42,6 +42,9 @@ CUT_BEFORE_INTERRUPT = timedelta(milliseconds=50)
 """How long a handler has to end by itself once its connection is cut. To cancel what waits for a database that does not
 answer would take psycopg up to 5 s, in which it asks that database to cancel the statement."""
 
+_SHIELDED_FOR = 0.01
+"""Seconds until the next try to interrupt a thread that must not be now."""
+
 LEAVE_BEHIND_AFTER = timedelta(seconds=5)
 """How long an interrupted handler may go on: a thread in code that cannot be interrupted, such as a system call, or a
 coroutine that does not let itself be cancelled."""
@@ -354,7 +357,11 @@ class OnThread(Execution):
             if self._is_over:
                 return
             if self._thread is not None:
+                if not self._job.shield.acquire(blocking=False):
+                    self._loop.call_later(_SHIELDED_FOR, self._interrupt)
+                    return
                 interrupt(self._thread, JobInterrupted)
+                self._job.shield.release()
         self._loop.call_later(LEAVE_BEHIND_AFTER.total_seconds(), self._leave_behind)
 
     def _leave_behind(self) -> None:

@@ -20,6 +20,9 @@ _WAIT = 0.1
 
 _WAIT_IN_ALL = 30.0
 
+_RECONNECT_TIMEOUT = 2.0
+"""Seconds after which the pool begins anew. Its pauses between attempts double until then."""
+
 
 class Pools:
     """A borrowed connection is in a transaction that commits when the block ends well. One that was lost while it lay
@@ -55,11 +58,16 @@ class Pools:
     def _borrow(self, job: Job) -> Iterator[psycopg.Connection[Any]]:
         with self._lock:
             if self._blocking is None:
-                self._blocking = ConnectionPool(**self._options, kwargs=self._kwargs, configure=self.timeline.check)
+                self._blocking = ConnectionPool(
+                    **self._options,
+                    kwargs=self._kwargs,
+                    configure=self.timeline.check,
+                    reconnect_timeout=_RECONNECT_TIMEOUT,
+                )
                 self._blocking.open()
         for others in reversed(range(self._size + 1)):
             with (
-                _taken(self._blocking) as connection,
+                _taken(self._blocking, job) as connection,
                 job.borrowing(connection),
                 ExitStack() as transaction,
             ):
@@ -102,17 +110,27 @@ class Pools:
 
 
 @contextmanager
-def _taken(pool: ConnectionPool[Any]) -> Iterator[psycopg.Connection[Any]]:
-    """Raises PoolTimeout where there is no connection for long."""
+def _taken(pool: ConnectionPool[Any], job: Job) -> Iterator[psycopg.Connection[Any]]:
+    """Raises PoolTimeout where there is no connection for long.
+
+    An interruption in the middle of its bookkeeping would lose the connection to the pool for good, hence the shield.
+    One that was sent before the shield is taken strikes at the next call, and the connection goes back all the same.
+    """
     patience = monotonic() + _WAIT_IN_ALL
-    while True:
-        try:
-            connection = pool.getconn(timeout=_WAIT)
-            break
-        except PoolTimeout:
-            if monotonic() > patience:
-                raise
+    connection = None
     try:
+        while connection is None:
+            with job.shield:
+                try:
+                    connection = pool.getconn(timeout=_WAIT)
+                except PoolTimeout:
+                    if monotonic() > patience:
+                        raise
         yield connection
     finally:
-        pool.putconn(connection)
+        try:
+            job.shield.acquire()
+        finally:
+            if connection is not None:
+                pool.putconn(connection)
+            job.shield.release()
