@@ -56,7 +56,7 @@ class Pools:
 
     @contextmanager
     def _borrow(self, job: Job) -> Iterator[psycopg.Connection[Any]]:
-        with self._lock:
+        with job.shield, self._lock:
             if self._blocking is None:
                 self._blocking = ConnectionPool(
                     **self._options,
