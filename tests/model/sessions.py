@@ -288,5 +288,7 @@ def open_database(dsn: str, count: int) -> Iterator[Database]:
         for _ in range(count):
             connection = stack.enter_context(psycopg.connect(dsn, autocommit=True))
             connection.execute("set deadlock_timeout = '20ms'")
+            # Other tests read the server's log, and look for deadlocks that nobody meant.
+            connection.execute("set log_min_messages = 'panic'")
             sessions.append(Session(connection, stack.enter_context(ThreadPoolExecutor(1))))
         yield Database(control, sessions)
