@@ -1,6 +1,7 @@
 """What an operator takes from a worker, and what a lost attempt brings afterwards."""
 
 import signal
+import time
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -139,6 +140,7 @@ def test_a_worker_that_comes_to_life_too_late_leaves_its_result_for_inspection(c
     with workers(dsn, 1, "--lease", "1s") as [first]:
         [id] = queue.enqueue_many([NewJob(task="count_attempts", args={"seconds": 1.5})])
         eventually(lambda: queue.get(id).worker == "w1")
+        time.sleep(0.4)  # claimed is not begun, and what it begins late it gives back; the handler takes 1.5 s
         first.send(signal.SIGSTOP)
         with workers(dsn, 1, "--lease", "1s", "--name", "w2"):
             assert queue.wait(id, timedelta(seconds=30)) == 2
