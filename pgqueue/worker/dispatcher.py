@@ -23,7 +23,7 @@ from ..running import Connections
 from ..tasks import Task, Tasks
 from . import own_calls
 from .backlog import Backlog, Waiting
-from .executions import LEAVE_BEHIND_AFTER, Execution, OnLoop, OnThread, Stop, accept
+from .executions import Execution, OnLoop, OnThread, Stop, accept
 from .hands import LoopHands
 from .leases import LeaseKeeper
 from .lineup import Lineup
@@ -156,8 +156,7 @@ class Dispatcher:
         self._backlog.take_all()
         for execution in list(self._running.values()):
             execution.stop(Stop.LOST)
-        patience = monotonic() + 2 * LEAVE_BEHIND_AFTER.total_seconds()
-        while self._running and monotonic() < patience:  # noqa: ASYNC110, each that ends tells somebody else
+        while self._running:  # noqa: ASYNC110, each that ends or is left behind tells somebody else
             await asyncio.sleep(FIRST_NAP)
         self._settling.forget()
         self.keeper.forget()

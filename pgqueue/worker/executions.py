@@ -104,14 +104,15 @@ class Execution(ABC):
         self._waits_for_guard = task.at_most_once
 
     def stop(self, why: Stop) -> None:
-        """On the event loop. The first reason stands."""
-        if self._why is not None:
-            return
+        """On the event loop. The first reason stands, but a job that is lost loses its connections whatever it is
+        stopped for."""
         if why is Stop.LOST and self._job.is_settled:  # gone because the handler itself has completed it
+            return
+        is_cut = why is Stop.LOST and self._job.cut_off()
+        if self._why is not None:
             return
         self._why = why
         self._job.stop()
-        is_cut = why is Stop.LOST and self._job.cut_off()
         self._break_off(CUT_BEFORE_INTERRUPT if is_cut else timedelta())
 
     @abstractmethod
@@ -259,6 +260,7 @@ class OnLoop(Execution):
 
     def _leave_behind(self) -> None:
         if self._end(self._raised(asyncio.CancelledError())):
+            self._job.cut_off()
             log.error("handler does not let itself be cancelled, it is left behind", extra=self._about())
 
     def _end(self, outcome: Outcome) -> bool:
@@ -366,5 +368,6 @@ class OnThread(Execution):
 
     def _leave_behind(self) -> None:
         if self._end(self._raised(JobInterrupted())):
+            self._job.cut_off()
             log.error("handler does not end, its thread is left behind", extra=self._about())
             self.on_left_behind()
