@@ -1,7 +1,6 @@
 """What an operator takes from a worker, and what a lost attempt brings afterwards."""
 
 import signal
-import time
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -134,13 +133,14 @@ def test_late_results_are_kept_as_long_as_history(db: Database, clock: Clock) ->
 
 
 @pytest.mark.heavy
-def test_a_worker_that_comes_to_life_too_late_leaves_its_result_for_inspection(committed: Database, dsn: str) -> None:
+def test_a_worker_that_comes_to_life_too_late_leaves_its_result_for_inspection(
+    committed: Database, dsn: str, tmp_path: Path
+) -> None:
     """Frozen in the middle of a handler that blocks its event loop, it sends the result before it hears of the loss."""
-    queue = Queue(committed.connection)
+    queue, begun = Queue(committed.connection), tmp_path / "begun"
     with workers(dsn, 1, "--lease", "1s") as [first]:
-        [id] = queue.enqueue_many([NewJob(task="count_attempts", args={"seconds": 1.5})])
-        eventually(lambda: queue.get(id).worker == "w1")
-        time.sleep(0.4)  # claimed is not begun, and what it begins late it gives back; the handler takes 1.5 s
+        [id] = queue.enqueue_many([NewJob(task="count_attempts", args={"seconds": 1.5, "begun": str(begun)})])
+        eventually(begun.exists)
         first.send(signal.SIGSTOP)
         with workers(dsn, 1, "--lease", "1s", "--name", "w2"):
             assert queue.wait(id, timedelta(seconds=30)) == 2

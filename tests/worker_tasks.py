@@ -108,9 +108,10 @@ def loop_for_ever() -> None:
 
 
 @tasks.task
-async def count_attempts(job: pgqueue.Job, seconds: float) -> int:
-    """Blocks the loop in its first attempt."""
+async def count_attempts(job: pgqueue.Job, seconds: float, begun: str) -> int:
+    """Blocks the loop in its first attempt, and makes the file begun before."""
     if job.attempt == 1:
+        Path(begun).touch()  # noqa: ASYNC240
         time.sleep(seconds)  # noqa: ASYNC251, so that nothing can interrupt it
     return job.attempt
 
