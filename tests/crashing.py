@@ -8,25 +8,25 @@ import psycopg
 
 NAME = "crashing"
 MOMENTS = ("before", "sent", "answered")
-_HELD = "from pgqueue.job where state = 'running'"
+HELD = "from pgqueue.job where state = 'running'"
 LIFE = (
     "begin",
     "insert into app_order values ('a')",
     "select pgqueue.enqueue('work')",
     "commit",
     "select pgqueue.claim(lease => '1 h')",
-    f"select pgqueue.fail(id, attempt, '{{}}', '0') {_HELD}",
+    f"select pgqueue.fail(id, attempt, '{{}}', '0') {HELD}",
     "select pgqueue.claim(lease => '1 h')",
-    f"select pgqueue.release(id, attempt) {_HELD}",
+    f"select pgqueue.release(id, attempt) {HELD}",
     "select pgqueue.claim(lease => '1 us')",
     "select pgqueue.reap()",
     "select pgqueue.claim(lease => '1 h')",
-    f"select pgqueue.bury(id, attempt) {_HELD}",
+    f"select pgqueue.bury(id, attempt) {HELD}",
     "select pgqueue.kick(id) from pgqueue.dead_letter",
     "select pgqueue.claim(lease => '1 h')",
     "begin",
     "insert into effect values ('a')",
-    f"select pgqueue.complete(id, attempt) {_HELD}",
+    f"select pgqueue.complete(id, attempt) {HELD}",
     "commit",
 )
 ENQUEUED = LIFE.index("commit")

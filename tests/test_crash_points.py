@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from .conftest import Database
-from .crashing import ENQUEUED, LIFE, MOMENTS, NAME, play_and_die
+from .crashing import ENQUEUED, HELD, LIFE, MOMENTS, NAME, play_and_die
 from .waiting import eventually
 
 TABLES = ("job", "lease", "attempt", "dead_letter", "job_history", "audit", "late_result", "queue")
@@ -29,31 +29,33 @@ begin
     return coalesce(new, old);
 end $$;
 """
-HELD = "id, attempt from pgqueue.job where state = 'running'"
 MOVES = {
     "enqueue": ("", "select pgqueue.enqueue('t', unique_key => 'k')"),
     "enqueue_many": ("", """select pgqueue.enqueue_many('[{"task": "t"}, {"task": "t", "unique_key": "k"}]')"""),
     "claim": ("enqueue enqueue", "select pgqueue.claim(max_jobs => 2)"),
     "claim that reaps": ("enqueue claim expire", "select pgqueue.claim()"),
     "extend": ("enqueue enqueue claim", "select pgqueue.extend(min(id), 1) from pgqueue.job"),
-    "complete": ("enqueue claim", f"select pgqueue.complete(id, attempt) from (select {HELD}) held"),
+    "keep_held": (
+        "enqueue enqueue claim cancel",
+        f"select pgqueue.keep_held(array_agg(id order by id), array_agg(attempt order by id), '1 h') {HELD}",
+    ),
+    "complete": ("enqueue claim", f"select pgqueue.complete(id, attempt) {HELD}"),
     "complete_many": (
         "enqueue enqueue claim",
-        "select pgqueue.complete_many(array_agg(id order by id), array_agg(attempt order by id), null, '{}')"
-        f" from (select {HELD}) held",
+        f"select pgqueue.complete_many(array_agg(id order by id), array_agg(attempt order by id), null, '{{}}') {HELD}",
     ),
-    "fail": ("enqueue claim", f"select pgqueue.fail(id, attempt, '{{}}') from (select {HELD}) held"),
-    "fail for good": ("enqueue claim last", f"select pgqueue.fail(id, attempt, '{{}}') from (select {HELD}) held"),
+    "fail": ("enqueue claim", f"select pgqueue.fail(id, attempt, '{{}}') {HELD}"),
+    "fail for good": ("enqueue claim last", f"select pgqueue.fail(id, attempt, '{{}}') {HELD}"),
     "fail_many": (
         "enqueue enqueue claim",
         "select pgqueue.fail_many(array_agg(id order by id), array_agg(attempt order by id), null, '{0,0}', '{}')"
-        f" from (select {HELD}) held",
+        f" {HELD}",
     ),
-    "release": ("enqueue claim", f"select pgqueue.release(id, attempt) from (select {HELD}) held"),
-    "release_unfit": ("enqueue claim", f"select pgqueue.release_unfit(id, attempt, '{{}}') from (select {HELD}) held"),
-    "run_once": ("enqueue claim", f"select pgqueue.run_once(id, attempt) from (select {HELD}) held"),
-    "bury": ("enqueue claim", f"select pgqueue.bury(id, attempt) from (select {HELD}) held"),
-    "bury with a follow-up": ("with_follow_up claim", f"select pgqueue.bury(id, attempt) from (select {HELD}) held"),
+    "release": ("enqueue claim", f"select pgqueue.release(id, attempt) {HELD}"),
+    "release_unfit": ("enqueue claim", f"select pgqueue.release_unfit(id, attempt, '{{}}') {HELD}"),
+    "run_once": ("enqueue claim", f"select pgqueue.run_once(id, attempt) {HELD}"),
+    "bury": ("enqueue claim", f"select pgqueue.bury(id, attempt) {HELD}"),
+    "bury with a follow-up": ("with_follow_up claim", f"select pgqueue.bury(id, attempt) {HELD}"),
     "reap": ("enqueue enqueue claim expire", "select pgqueue.reap()"),
     "reap for good": ("enqueue claim last expire", "select pgqueue.reap()"),
     "evict": ("enqueue claim", "select pgqueue.evict('w')"),
@@ -61,7 +63,11 @@ MOVES = {
     "kick_many": ("enqueue enqueue bury", "select pgqueue.kick_many('default', 2)"),
     "cancel": ("enqueue", "select pgqueue.cancel(id) from pgqueue.job"),
     "cancel a buried one": ("enqueue bury", "select pgqueue.cancel(id) from pgqueue.dead_letter"),
+    "cancel a running one": ("enqueue claim", "select pgqueue.cancel(id) from pgqueue.job"),
+    "cancel_held": ("enqueue claim cancel", f"select pgqueue.cancel_held(id, attempt, null) {HELD}"),
     "purge": ("enqueue enqueue", "select pgqueue.purge('default')"),
+    "pause": ("", "select pgqueue.pause('default')"),
+    "resume": ("pause", "select pgqueue.resume('default')"),
 }
 SET_UP = {
     "enqueue": "select pgqueue.enqueue('t')",
@@ -70,6 +76,8 @@ SET_UP = {
     "last": "update pgqueue.job set max_failures = 0, max_losses = 0",
     "expire": "update pgqueue.lease set expires_at = pgqueue.clock() - interval '1 s'",
     "bury": "select pgqueue.bury(id) from pgqueue.job",
+    "cancel": "select pgqueue.cancel(id) from pgqueue.job",
+    "pause": "select pgqueue.pause('default')",
 }
 
 
