@@ -9,23 +9,13 @@ import sys
 from ..clusters import bindirs, remove_copies
 from .checker import Allowed, Wrong
 from .faults import FAULTS
+from .report import explain, heading, row
 from .suite import Played, play
 
 COLUMNS = (
-    *(
-        "fault",
-        "jobs",
-        "injections",
-        "lost",
-        "unexpected",
-        "doubled",
-        "attempts/job",
-        "late refused",
-        "over or ready after s",
-    ),
-    *("restarts", "stuck", "took s"),
+    *("fault", "jobs", "injections", "lost", "unexpected", "doubled", "attempts/job", "late refused"),
+    *("over or ready after s", "restarts", "stuck", "took s"),
 )
-SHOWN = 10
 
 
 def main() -> int:
@@ -42,7 +32,7 @@ def main() -> int:
     # So that the clusters and the processes end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"PostgreSQL {given.postgres}, seed {given.seed}\n", flush=True)
-    print(_row(COLUMNS) + "\n" + _row(["---"] * len(COLUMNS)), flush=True)
+    heading(COLUMNS)
     chosen = [fault for fault in FAULTS if any(word in fault.name for word in given.only.split(","))]
     if not chosen:
         parser.error(f"no fault has {given.only!r} in its name: {', '.join(fault.name for fault in FAULTS)}")
@@ -51,24 +41,17 @@ def main() -> int:
         for fault in chosen:
             if lack := fault.needs():
                 assert "CI" not in os.environ, f"{fault.name}: {lack}"
-                print(_row([fault.name, f"not played: {lack}"]), flush=True)
+                row([fault.name, f"not played: {lack}"])
                 continue
             played = play(fault, given.postgres, given.seed, given.jobs, given.injections)
-            print(_row(_cells(played)), flush=True)
-            for violation in played.violations[:SHOWN]:
-                print(f"  {violation.wrong}: {violation.key} {violation.what}", file=sys.stderr)
-                for line in played.observed.story(violation.key):
-                    print(f"    {line}", file=sys.stderr)
+            row(_cells(played))
+            explain(played.violations, played.observed)
             if any(played.exit_codes):
                 print(f"  workers ended with {played.exit_codes}", file=sys.stderr)
             is_right &= played.is_right
     finally:
         remove_copies()
     return 0 if is_right else 1
-
-
-def _row(cells: "tuple[str, ...] | list[str]") -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _cells(played: Played) -> list[str]:

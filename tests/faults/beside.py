@@ -17,6 +17,7 @@ from .checker import check_in_common, count
 from .contestants import PEERS, PGQUEUE
 from .faults import FAULTS
 from .recovery import slowest_rerun
+from .report import explain, heading, row
 from .snapshot import HELD, pace, waits
 from .suite import Played, play
 
@@ -32,7 +33,7 @@ HELD_COLUMNS = (
 RATE = 40.0
 """Transactions a second: so little that all of them keep up when nothing is wrong."""
 HELD_RATE = 120.0
-PACKAGES = ("asyncpg", "pgqueuer", "procrastinate", "psycopg")
+PACKAGES = ("asyncpg=", "pgqueuer=", "procrastinate=", "psycopg=")
 
 
 def main() -> None:
@@ -49,20 +50,20 @@ def main() -> None:
     contestants = [one for one in (PGQUEUE, *PEERS) if given.queue.lower() in one.name.lower()]
     print(f"PostgreSQL {given.postgres}, seed {given.seed}, 2 workers of concurrency 8, polling each second")
     frozen = subprocess.run([python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout
-    print(
-        ", ".join(line for line in frozen.split() if line.startswith(("asyncpg=", "pgqueuer=", "procrast", "psycopg=")))
-    )
+    print(", ".join(line for line in frozen.split() if line.startswith(PACKAGES)))
     for contestant in contestants:
         print(f"- {contestant.name}: {contestant.settings}")
+    print()
     try:
-        _table(COLUMNS)
+        heading(COLUMNS)
         for fault in FAULTS:
             if fault.name in NAMES and given.only in fault.name:
                 for contestant in contestants:
                     played = play(fault, given.postgres, given.seed, given.jobs, given.injections, contestant, RATE)
                     _report(contestant.name, played, _cells(played))
         if given.only in HELD.name:
-            _table(HELD_COLUMNS)
+            print()
+            heading(HELD_COLUMNS)
             for contestant in contestants:
                 played = play(HELD, given.postgres, given.seed, given.jobs, 1, contestant, HELD_RATE)
                 _report(contestant.name, played, _held_cells(played))
@@ -70,20 +71,9 @@ def main() -> None:
         remove_copies()
 
 
-def _table(columns: tuple[str, ...]) -> None:
-    print("\n" + _row(list(columns)) + "\n" + _row(["---"] * len(columns)), flush=True)
-
-
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
 def _report(queue: str, played: Played, cells: list[str]) -> None:
-    print(_row([played.fault.name, queue, f"{len(played.observed.jobs):,}", *cells]), flush=True)
-    for violation in check_in_common(played.observed)[:10]:
-        print(f"  {violation.wrong}: {violation.key} {violation.what}", file=sys.stderr)
-        for line in played.observed.story(violation.key):
-            print(f"    {line}", file=sys.stderr)
+    row([played.fault.name, queue, f"{len(played.observed.jobs):,}", *cells])
+    explain(check_in_common(played.observed), played.observed)
 
 
 def _wrongs(played: Played) -> list[str]:

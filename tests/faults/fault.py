@@ -8,9 +8,6 @@ from ..clusters import Cluster, running_cluster
 from .checker import Allowed
 from .stage import DURABLE, Stage
 
-Strike = Callable[[Stage], None]
-Around = Callable[[Stage], AbstractContextManager[None]]
-
 
 def plain_cluster(version: str) -> AbstractContextManager[Cluster]:
     return running_cluster(version, DURABLE)
@@ -19,7 +16,7 @@ def plain_cluster(version: str) -> AbstractContextManager[Cluster]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     name: str
-    strike: Strike
+    strike: Callable[[Stage], None]
     gap: tuple[float, float] = (0.2, 1.2)
     """Seconds between two strikes, at random."""
     allowed: Allowed = Allowed.NOTHING
@@ -29,5 +26,5 @@ class Fault:
     """Of a PostgreSQL version."""
     needs: Callable[[], str | None] = lambda: None
     """What this machine lacks to play it."""
-    around: Around = lambda _: nullcontext()
+    around: Callable[[Stage], AbstractContextManager[None]] = lambda _: nullcontext()
     """What stands for as long as the workers run."""

@@ -129,10 +129,10 @@ class Stage:
             command = [*self.contestant.producer, *arguments]
             self.producers.append(subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL))
 
-    def strike(self, fault: Callable[["Stage"], None]) -> None:
+    def strike(self, how: Callable[["Stage"], None]) -> None:
         self._replaced = None
         began, since = datetime.now(UTC), monotonic()
-        fault(self)
+        how(self)
         self.strikes.append(Strike(began, datetime.now(UTC), since, monotonic(), self._replaced))
 
     def enqueued(self) -> int:
