@@ -12,7 +12,7 @@ from .model.sessions import open_database
 from .model.verbs import VERBS, Verb, set_up
 
 STEPS = int(os.environ.get("PGQUEUE_MODEL_STEPS", "3000"))
-"""Of each version, always the same ones; another number plays others, drawn anew each time."""
+"""Played on each version. Unset, they are the same each time; set, to whatever number, they are drawn anew."""
 IN_A_GAME = 60
 SESSIONS = 3
 
@@ -43,6 +43,7 @@ def test_every_answer_and_state_is_what_the_reference_says(dsn: str) -> None:
         run_state_machine_as_test(
             Contract,
             settings=settings(
+                # Some games end early.
                 max_examples=STEPS * 5 // 4 // IN_A_GAME,
                 stateful_step_count=IN_A_GAME,
                 derandomize="PGQUEUE_MODEL_STEPS" not in os.environ,

@@ -6,6 +6,8 @@ from typing import Any
 from .reference import MISSING, Row, View
 from .sessions import Database, Rows, Session, Step
 
+LAST_PICK = 15
+
 
 def _answer(rows: Rows) -> Any:
     return rows[0][0] or None
@@ -35,6 +37,8 @@ class Game:
         may_wait: bool = True,
         may_hold: bool = True,
     ) -> None:
+        """Not played where the verb looks for free jobs and a waiting step may hold some: the reference does not know
+        of these."""
         waiting = [session.step for session in self.database.sessions if session.step is not None]
         if may_wait or not any(step.may_hold for step in waiting):
             step = Step(f"select * from pgqueue.{sql}", params, expect, read, may_wait, may_hold)
@@ -50,7 +54,7 @@ class Game:
         view = self.free(number).transaction
         rows = list((view.rows if view is not None else self.database.world.rows).values())
         fit = [row for row in rows if row.state == state]
-        if not fit or pick == 15:
+        if not fit or pick == LAST_PICK:
             fit = [*rows, Row(MISSING, "a")]
         return fit[-1 - pick % len(fit)]
 

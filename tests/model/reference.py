@@ -70,7 +70,7 @@ class World:
 
 
 class View:
-    """What one transaction sees, and its verbs. Of commit and roll_back the first ends it."""
+    """What one transaction sees, and its verbs. commit or roll_back ends it, and is called once."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -103,7 +103,7 @@ class View:
                 self._world.leases.pop(number, None)
             else:
                 self._world.leases[number] = lease
-        self.roll_back()
+        self._world.open.remove(self)
 
     def roll_back(self) -> None:
         self._world.open.remove(self)
@@ -208,13 +208,11 @@ class View:
     def fail(self, id: int, attempt: int, retry_in: float | None, timed_out: bool, moment: float) -> str:
         return self._fail(self._held(id, attempt), retry_in, timed_out, moment, self._end)
 
-    def fail_many(
-        self, held: Sequence[tuple[int, int]], retry_in: float | None, timed_out: bool, moment: float
-    ) -> set[int]:
+    def fail_many(self, held: Sequence[tuple[int, int]], retry_in: float | None, moment: float) -> set[int]:
         def fail(row: Row) -> None:
             # Those that are retried leave their leases to whoever drops them; fail ends the others.
             is_plain = row.failures < row.max_failures and not row.is_cancelled
-            self._fail(row, retry_in, timed_out, moment, self._end_of_batch if is_plain else self._end)
+            self._fail(row, retry_in, False, moment, self._end_of_batch if is_plain else self._end)
 
         return self._many(held, fail)
 
@@ -262,7 +260,7 @@ class View:
     def cancel_held(self, id: int, attempt: int) -> None:
         self._end(self._held(id, attempt), "cancelled", state="cancelled")
 
-    def bury_held(self, id: int, attempt: int, moment: float) -> None:
+    def bury_by_worker(self, id: int, attempt: int, moment: float) -> None:
         row = self._held(id, attempt)
         self._end(row, "failed", state="buried", failures=row.failures + 1, buried_at=moment)
 

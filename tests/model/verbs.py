@@ -5,12 +5,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from .game import Game
+from .game import LAST_PICK, Game
 from .reference import Row
 from .sessions import START, Rows
 
 QUEUES = st.sampled_from(["a", "b"])
-PICK = st.integers(0, 15)
+PICK = st.integers(0, LAST_PICK)
 PICKS = st.lists(PICK, min_size=1, max_size=4)
 KEYS = st.sampled_from([None, None, "k1", "k2"])
 SKEW = st.sampled_from([0, 0, 0, 0, 0, 0, -1, 1])
@@ -164,7 +164,7 @@ def keep_held(game: Game, number: int, picks: list[int], back: int, lease: int) 
         "keep_held(%s, %s, %s * interval '1 s')",
         [*_arrays(held), lease],
         lambda view, _: view.keep_held(held, lease, moment),
-        lambda rows: sorted(rows),
+        sorted,
         may_wait=False,
     )
 
@@ -214,7 +214,7 @@ def fail_many(game: Game, number: int, picks: list[int], back: int, retry_in: in
         number,
         "fail_many(%s, %s, null, %s, '{}')",
         [*_arrays(held), [retry_in] * len(held)],
-        lambda view, _: view.fail_many(held, retry_in, False, moment),
+        lambda view, _: view.fail_many(held, retry_in, moment),
         lambda rows: set(_ids(rows)),
     )
 
@@ -265,7 +265,7 @@ def bury_by_worker(game: Game, number: int, pick: int, skew: int) -> None:
         number,
         "bury(%s, %s)",
         [id, attempt],
-        lambda view, _: view.bury_held(id, attempt, moment),
+        lambda view, _: view.bury_by_worker(id, attempt, moment),
     )
 
 
