@@ -5,13 +5,16 @@ import threading
 from contextlib import AsyncExitStack, ExitStack
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from pgqueue import Job, Tasks
 from pgqueue.worker.executions import OnThread
 from pgqueue.worker.pools import Pools
 
 from .builders import A_CLAIM
+from .clusters import Cluster
 from .conftest import Database
+from .inline import until
 
 
 @pytest.mark.parametrize("colour", ["blocking", "awaiting"])
@@ -66,6 +69,35 @@ def test_a_restart_of_the_database_costs_a_handler_nothing(committed: Database, 
         await pools.close()
 
     asyncio.run(use_before_and_after())
+
+
+@pytest.mark.parametrize("colour", ["blocking", "awaiting"])
+def test_a_handler_gets_its_connection_soon_after_a_long_outage(
+    server: Cluster, dsn: str, colour: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The pool's pauses have grown by then."""
+    monkeypatch.setattr("psycopg_pool.base.AttemptWithBackoff.INITIAL_DELAY", 60.0)
+    pools = Pools(dsn, 1, prepare=True)
+    job = Job(A_CLAIM, pools.connections)
+    name = conninfo_to_dict(dsn)["dbname"]
+    server.execute(f"alter database {name} with allow_connections false")
+
+    def use() -> None:
+        with pools.connections.borrow(job) as connection:
+            connection.execute("select")
+
+    async def use_async() -> None:
+        async with pools.connections.borrow_async(job) as connection:
+            await connection.execute("select")
+
+    async def use_through_an_outage() -> None:
+        using = asyncio.create_task(asyncio.to_thread(use) if colour == "blocking" else use_async())
+        await until(lambda: "error connecting" in caplog.text)
+        server.execute(f"alter database {name} with allow_connections true")
+        await using
+        await pools.close()
+
+    asyncio.run(use_through_an_outage())
 
 
 def test_an_interruption_loses_no_connection_to_the_pool(dsn: str) -> None:

@@ -18,10 +18,14 @@ from .timeline import Timeline
 _WAIT = 0.1
 """Seconds in which a thread that waits for a connection cannot be interrupted."""
 
+_WAIT_ASYNC = 1.0
+"""Seconds after which a coroutine asks for a connection again."""
+
 _WAIT_IN_ALL = 30.0
 
 _RECONNECT_TIMEOUT = 2.0
-"""Seconds after which the pool begins anew. Its pauses between attempts double until then."""
+"""Seconds after which a pool gives up, and begins anew with the next who asks. Its pauses between attempts double until
+then: without it, by the end of a long outage they would be minutes."""
 
 
 class Pools:
@@ -39,7 +43,13 @@ class Pools:
         self.patience = Patience(patience)
         self.timeline = Timeline()
         self._size = size
-        self._options: dict[str, Any] = {"conninfo": dsn, "min_size": 0, "max_size": size, "open": False}
+        self._options: dict[str, Any] = {
+            "conninfo": dsn,
+            "min_size": 0,
+            "max_size": size,
+            "open": False,
+            "reconnect_timeout": _RECONNECT_TIMEOUT,
+        }
         self._kwargs = {
             "autocommit": True,
             "prepare_threshold": 5 if prepare else None,
@@ -58,12 +68,7 @@ class Pools:
     def _borrow(self, job: Job) -> Iterator[psycopg.Connection[Any]]:
         with job.shield, self._lock:
             if self._blocking is None:
-                self._blocking = ConnectionPool(
-                    **self._options,
-                    kwargs=self._kwargs,
-                    configure=self.timeline.check,
-                    reconnect_timeout=_RECONNECT_TIMEOUT,
-                )
+                self._blocking = ConnectionPool(**self._options, kwargs=self._kwargs, configure=self.timeline.check)
                 self._blocking.open()
         for others in reversed(range(self._size + 1)):
             with (
@@ -90,7 +95,7 @@ class Pools:
                 )
                 await self._awaiting.open()
         for others in reversed(range(self._size + 1)):
-            async with self._awaiting.connection() as connection, AsyncExitStack() as transaction:
+            async with _taken_async(self._awaiting) as connection, AsyncExitStack() as transaction:
                 transaction.enter_context(job.borrowing(connection))
                 try:
                     with self.patience.asking(connection):
@@ -134,3 +139,20 @@ def _taken(pool: ConnectionPool[Any], job: Job) -> Iterator[psycopg.Connection[A
             if connection is not None:
                 pool.putconn(connection)
             job.shield.release()
+
+
+@asynccontextmanager
+async def _taken_async(pool: AsyncConnectionPool[Any]) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    """Raises PoolTimeout where there is no connection for long."""
+    patience = monotonic() + _WAIT_IN_ALL
+    connection = None
+    while connection is None:
+        try:
+            connection = await pool.getconn(timeout=_WAIT_ASYNC)
+        except PoolTimeout:
+            if monotonic() > patience:
+                raise
+    try:
+        yield connection
+    finally:
+        await pool.putconn(connection)
