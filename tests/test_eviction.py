@@ -66,16 +66,18 @@ def test_the_name_of_a_retired_worker_is_free_for_the_next(db: Database) -> None
 
 @pytest.mark.heavy
 def test_an_evicted_worker_stops_its_handlers_and_retires(committed: Database, dsn: str, tmp_path: Path) -> None:
-    worker = start_worker(dsn, tmp_path, "--lease", "1s", name="bad")
+    """Also where it has claimed one again, before it knew: for that it must not wait either."""
+    worker = start_worker(dsn, tmp_path, "--lease", "1s", "--grace", "10m", name="bad")
     queue = Queue(committed.connection)
     [id] = queue.enqueue_many([NewJob(task="rest", args={"seconds": 60.0})])
     eventually(lambda: committed.value("select sum(running) from pgqueue.workers") == 1)
 
     assert queue.evict("bad") == 1
     assert worker.ended() == 75, worker.log
+    assert queue.get(id).state == "ready"
     row = committed.one("select state, reason from pgqueue.workers")
     assert row == {"state": "retired", "reason": "evicted by postgres"}
-    with workers(dsn, 1, "--name", "bad"):  # its name is free for the next
+    with workers(dsn, 1, "--lease", "1s", "--name", "bad"):  # its name is free for the next
         eventually(lambda: queue.get(id).worker == "bad")
         queue.cancel(id)
         eventually(lambda: queue.get(id).state == "cancelled")

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -66,6 +67,8 @@ class Dispatcher:
         self._ended_on_threads: deque[tuple[Execution, Outcome]] = deque()
         self._is_told_of_threads = False
         self._claim: _Claim | None = None
+        self.on_loss: Callable[[], None] = lambda: None
+        """Called when a job is lost, which is how an evicted worker hears of it first."""
         self.retired: str | None = None
         """Why, where the worker has found itself unfit or was evicted."""
         self.is_stopping = False
@@ -90,6 +93,8 @@ class Dispatcher:
             self._loop.call_soon_threadsafe(self._stop_one, id, attempt, Stop(verdict))
 
     def _stop_one(self, id: JobId, attempt: int, why: Stop) -> None:
+        if why is Stop.LOST:
+            self.on_loss()
         execution = self._running.get((id, attempt))
         if execution is not None:
             log.warning(f"stopping a job: {why}", extra={"job": id, "attempt": attempt})
@@ -106,10 +111,14 @@ class Dispatcher:
             log.error("worker retires", extra={"reason": reason})
         self.stop()
 
-    def retire_soon(self, reason: str) -> None:
-        """From another thread."""
+    def evict_soon(self) -> None:
+        """From another thread. What was claimed before the worker knew is given back too."""
         with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self.retire, reason)
+            self._loop.call_soon_threadsafe(self._evict)
+
+    def _evict(self) -> None:
+        self.retire("evicted")
+        self.stop_at_once()
 
     def stop(self) -> None:
         """Claim no more, give back what has not begun, let the rest finish for as long as the grace allows."""

@@ -17,14 +17,14 @@ log = logging.getLogger("pgqueue.worker")
 
 
 class Presence:
-    interval = timedelta(seconds=5)
-
     """on_eviction is called from the thread that ticks."""
+
+    interval = timedelta(seconds=5)
 
     def __init__(self, name: str, queues: Sequence[str]) -> None:
         self._name = name
         self._queues = queues
-        self.on_eviction: Callable[[str], None] = lambda _: None
+        self.on_eviction: Callable[[], None] = lambda: None
         self._session = uuid4()
         self.is_stopping: Callable[[], bool] = lambda: False
 
@@ -42,7 +42,7 @@ class Presence:
             case None:
                 self.register(connection)
             case "retired":
-                self.on_eviction("evicted")
+                self.on_eviction()
 
     def deregister(self, connection: psycopg.Connection[Any]) -> None:
         database.run(connection, own_calls.deregister_worker(self._name, self._session))

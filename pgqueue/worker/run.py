@@ -80,12 +80,14 @@ async def _run(
         presence.register(connection)
     pools = Pools(dsn, options.concurrency, prepare=not is_pooled, patience=options.lease / 3)
     dispatcher = Dispatcher(dsn, options, tasks, pools.connections, pools.timeline)
-    presence.on_eviction, presence.is_stopping = dispatcher.retire_soon, lambda: dispatcher.is_stopping
+    presence.on_eviction, presence.is_stopping = dispatcher.evict_soon, lambda: dispatcher.is_stopping
     keeper, maintenance = dispatcher.keeper, Maintenance()
     keeping = Service("lease keeper", dsn, keeper.interval, keeper.tick, options.lease / 3)
+    being_here = Service("presence", dsn, presence.interval, presence.tick, options.lease)
+    dispatcher.on_loss = being_here.hurry
     services = [
         keeping,
-        Service("presence", dsn, presence.interval, presence.tick, options.lease),
+        being_here,
         Service("maintenance", dsn, maintenance.interval, maintenance.tick, MAINTENANCE_PATIENCE),
     ]
     patiences = [dispatcher.patience, pools.patience, *(service.patience for service in services)]
