@@ -37,6 +37,14 @@ def a_job(db: Database, state: str = "ready", lease: timedelta = timedelta(secon
     return db.run(calls.job(id))
 
 
+def ready_jobs(db: Database, count: int, queue: str, priority: int = 0) -> list[JobId]:
+    return db.run(calls.enqueue_many([NewJob(task="work", queue=queue, priority=priority)] * count))
+
+
+def ids(jobs: list[ClaimedJob]) -> list[JobId]:
+    return [job.id for job in jobs]
+
+
 def claim_one(
     db: Database, id: JobId, queue: str = "default", lease: timedelta = timedelta(seconds=30), worker: str = "tester"
 ) -> ClaimedJob:

@@ -108,10 +108,10 @@ def proxy(server_port: int) -> Iterator[Proxy]:
     def run() -> None:
         with suppress(asyncio.CancelledError):
             loop.run_until_complete(serving)
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if left := asyncio.all_tasks(loop):
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
 
     thread = threading.Thread(target=run, name="proxy", daemon=True)
     thread.start()
