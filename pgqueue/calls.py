@@ -6,7 +6,7 @@ documented in docs/sql.md and by their comments in the catalog.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, Generic, LiteralString, TypeVar
@@ -27,6 +27,16 @@ class Call(Generic[T]):
     read: Callable[[Sequence[Row]], T]
     params: dict[str, Any] = field(default_factory=dict)
     conflict: type[WrongState] = WrongState
+
+
+def last(call: Call[T], within: timedelta) -> Call[T]:
+    """As the last of its transaction: the server ends the session, and with it the locks on the job, if no commit comes
+    within this time. A process may be frozen between the two for as long as it likes."""
+    return replace(
+        call,
+        sql=call.sql + ", set_config('idle_in_transaction_session_timeout', %(commit_within)s, true)",
+        params={**call.params, "commit_within": f"{within / timedelta(milliseconds=1):.0f}ms"},
+    )
 
 
 def nothing(_: Sequence[Row]) -> None:

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -14,6 +14,8 @@ from . import calls, database
 from .database import AnyConnection
 from .errors import StaleAttempt
 from .jobs import Buried, Cancelled, ClaimedJob, JobId, Outcome, Released
+
+T = TypeVar("T")
 
 
 class Verdict(Exception):
@@ -70,6 +72,11 @@ class Connections:
 
     borrow: "Callable[[Job], AbstractContextManager[psycopg.Connection[Any]]]"
     borrow_async: "Callable[[Job], AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]]"
+    commit_within: timedelta = timedelta(seconds=30)
+    """How long the server waits for the commit of a transaction that has locked its job."""
+
+    def last(self, call: calls.Call[T]) -> calls.Call[T]:
+        return calls.last(call, self.commit_within)
 
 
 _lending = threading.Lock()
@@ -87,6 +94,8 @@ class Job:
         self._borrowed: tuple[AnyConnection, ...] = ()
         self.shield = threading.Lock()
         """Whoever holds it is not interrupted meanwhile."""
+        self.is_interrupted = False
+        """It was to be, while it was shielded: at the next chance it raises JobInterrupted by itself."""
         self.is_settled = False
 
     @property
@@ -171,11 +180,12 @@ class Job:
         """The lease ends this long from now; returns when. The worker extends it by itself while the handler runs,
         so this is for a handler that knows it will be cut off from the database. Raises StaleAttempt."""
         with self._connections.borrow(self) as connection:
-            return database.run(connection, calls.extend(self.id, self.attempt, lease))
+            return database.run(connection, self._connections.last(calls.extend(self.id, self.attempt, lease)))
 
     async def extend_async(self, lease: timedelta) -> datetime:
         async with self._connections.borrow_async(self) as connection:
-            return await database.run_async(connection, calls.extend(self.id, self.attempt, lease))
+            extend = self._connections.last(calls.extend(self.id, self.attempt, lease))
+            return await database.run_async(connection, extend)
 
 
 class JobTransaction:
@@ -203,7 +213,7 @@ class JobTransaction:
     def _completion(self) -> calls.Call[None]:
         if self._job.is_settled:
             raise StaleAttempt(f"job {self._job.id} is completed already: open job.transaction() once in a handler")
-        return calls.complete(self._job.id, self._job.attempt, self.result)
+        return self._connections.last(calls.complete(self._job.id, self._job.attempt, self.result))
 
     def __enter__(self) -> psycopg.Connection[Any]:
         self._block = self._blocking()

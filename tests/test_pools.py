@@ -8,7 +8,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from pgqueue import Job, Tasks
-from pgqueue.worker.executions import OnThread
+from pgqueue.jobs import Failed, Outcome
+from pgqueue.worker.executions import OnThread, Stop
 from pgqueue.worker.pools import Pools
 
 from .builders import A_CLAIM
@@ -98,6 +99,43 @@ def test_a_handler_gets_its_connection_soon_after_a_long_outage(
         await pools.close()
 
     asyncio.run(use_through_an_outage())
+
+
+def test_a_handler_that_waits_for_a_connection_can_be_interrupted(
+    server: Cluster, dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is none before the interruption."""
+    pools, tasks = Pools(dsn, 1, prepare=True), Tasks()
+    name = conninfo_to_dict(dsn)["dbname"]
+    server.execute(f"alter database {name} with allow_connections false")
+
+    def use(job: Job) -> None:
+        with pools.connections.borrow(job):
+            pass
+
+    tasks.register(use, name="use")
+    task = tasks.get("use")
+    assert task is not None
+
+    async def interrupt() -> None:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[Outcome] = loop.create_future()
+        execution = OnThread(
+            A_CLAIM,
+            task,
+            pools.connections,
+            loop,
+            lambda _, outcome: loop.call_soon_threadsafe(ended.set_result, outcome),
+        )
+        threading.Thread(target=execution.run).start()
+        await until(lambda: "error connecting" in caplog.text)
+        execution.stop(Stop.TIMEOUT)
+        outcome = await asyncio.wait_for(ended, 20)
+        assert isinstance(outcome, Failed)
+        assert outcome.error.timed_out
+        await pools.close()
+
+    asyncio.run(interrupt())
 
 
 def test_an_interruption_loses_no_connection_to_the_pool(dsn: str) -> None:

@@ -100,6 +100,24 @@ def test_a_worker_stopped_past_its_lease_is_refused_when_it_goes_on(effects: Dat
     assert outcomes == [{"attempt": 1, "outcome": "lost"}, {"attempt": 2, "outcome": "succeeded"}]
 
 
+def test_a_worker_frozen_between_completion_and_commit_does_not_keep_its_job(effects: Database, dsn: str) -> None:
+    effects.execute("""
+        create function be_slow() returns trigger language plpgsql as $$
+        begin if new.attempt = 1 then perform pg_sleep(0.5); end if; return new; end $$;
+        create trigger be_slow before insert on pgqueue.job_history for each row execute function be_slow();
+    """)
+    sleeping = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
+    with workers(dsn, 1, "--lease", "1s") as [first]:
+        [id] = enqueue(effects, "write_effect")
+        eventually(lambda: effects.value(sleeping))
+        first.send(signal.SIGSTOP)
+        with workers(dsn, 1, "--lease", "1s", "--name", "w2"):
+            wait_for_state(effects, id, "succeeded")
+        first.send(signal.SIGCONT)
+
+    assert effects.all("select job_id, attempt from effect") == [{"job_id": id, "attempt": 2}]
+
+
 @pytest.mark.parametrize("task", ["rest", "rest_in_a_thread", "block_the_loop"])
 def test_a_job_of_three_leases_is_one_attempt(committed: Database, dsn: str, task: str) -> None:
     with workers(dsn, 2, "--lease", "1s"):

@@ -143,7 +143,7 @@ class Dispatcher:
             try:
                 async with await database.connect_async(self._dsn) as connection:
                     with self.patience.asking(connection):
-                        await _prepare(connection)
+                        await _prepare(connection, self._options.lease)
                         has_ended = await self._timeline.has_ended(connection)
                     if has_ended:
                         await self._lose_all()
@@ -385,7 +385,7 @@ class _Claim:
         return self.found == self.wanted
 
 
-async def _prepare(connection: psycopg.AsyncConnection[Any]) -> None:
+async def _prepare(connection: psycopg.AsyncConnection[Any], lease: timedelta) -> None:
     """One job that somebody keeps locked must not hold up all others, and a claim must pass by what another has taken
     and not fail, as it would above read committed. Through a pooler settings would stay behind with the next client:
     there the role's own hold."""
@@ -394,3 +394,4 @@ async def _prepare(connection: psycopg.AsyncConnection[Any]) -> None:
         # psycopg turns times in another zone into datetimes at five times the cost.
         await connection.execute("set timezone = 'UTC'")
         await connection.execute("set default_transaction_isolation = 'read committed'")
+        await database.run_async(connection, own_calls.end_with_peer(lease))

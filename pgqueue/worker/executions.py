@@ -241,7 +241,7 @@ class OnLoop(Execution):
 
     async def _guard(self) -> None:
         async with self._connections.borrow_async(self._job) as connection:
-            await database.run_async(connection, own_calls.run_once(*self.key))
+            await database.run_async(connection, self._connections.last(own_calls.run_once(*self.key)))
         self._waits_for_guard = False
 
     def _break_off(self, after: timedelta) -> None:
@@ -330,7 +330,7 @@ class OnThread(Execution):
 
     def _guard(self) -> None:
         with self._connections.borrow(self._job) as connection:
-            database.run(connection, own_calls.run_once(*self.key))
+            database.run(connection, self._connections.last(own_calls.run_once(*self.key)))
         self._waits_for_guard = False
 
     def _end(self, outcome: Outcome) -> bool:
@@ -360,6 +360,7 @@ class OnThread(Execution):
                 return
             if self._thread is not None:
                 if not self._job.shield.acquire(blocking=False):
+                    self._job.is_interrupted = True
                     self._loop.call_later(_SHIELDED_FOR, self._interrupt)
                     return
                 interrupt(self._thread, JobInterrupted)

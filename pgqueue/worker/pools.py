@@ -11,7 +11,9 @@ from typing import Any
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
-from ..running import Connections, Job
+from .. import database
+from ..running import Connections, Job, JobInterrupted
+from . import own_calls
 from .patience import Patience
 from .timeline import Timeline
 
@@ -39,8 +41,11 @@ class Pools:
     off.
     """
 
-    def __init__(self, dsn: str, size: int, prepare: bool, patience: timedelta = timedelta(seconds=10)) -> None:
-        self.patience = Patience(patience)
+    def __init__(self, dsn: str, size: int, prepare: bool, lease: timedelta = timedelta(seconds=30)) -> None:
+        """prepare: no pooler stands before the server, so that what is set for a session stays with it."""
+        self.patience = Patience(lease / 3)
+        self._lease = lease
+        self._prepare = prepare
         self.timeline = Timeline()
         self._size = size
         self._options: dict[str, Any] = {
@@ -62,13 +67,13 @@ class Pools:
 
     @property
     def connections(self) -> Connections:
-        return Connections(self._borrow, self._borrow_async)
+        return Connections(self._borrow, self._borrow_async, self._lease)
 
     @contextmanager
     def _borrow(self, job: Job) -> Iterator[psycopg.Connection[Any]]:
         with job.shield, self._lock:
             if self._blocking is None:
-                self._blocking = ConnectionPool(**self._options, kwargs=self._kwargs, configure=self.timeline.check)
+                self._blocking = ConnectionPool(**self._options, kwargs=self._kwargs, configure=self._configure)
                 self._blocking.open()
         for others in reversed(range(self._size + 1)):
             with (
@@ -91,7 +96,7 @@ class Pools:
         async with self._async_lock:
             if self._awaiting is None:
                 self._awaiting = AsyncConnectionPool(
-                    **self._options, kwargs=self._kwargs, configure=self.timeline.check_async
+                    **self._options, kwargs=self._kwargs, configure=self._configure_async
                 )
                 await self._awaiting.open()
         for others in reversed(range(self._size + 1)):
@@ -106,6 +111,16 @@ class Pools:
                     continue
                 yield connection
                 return
+
+    def _configure(self, connection: psycopg.Connection[Any]) -> None:
+        if self._prepare:
+            database.run(connection, own_calls.end_with_peer(self._lease))
+        self.timeline.check(connection)
+
+    async def _configure_async(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        if self._prepare:
+            await database.run_async(connection, own_calls.end_with_peer(self._lease))
+        await self.timeline.check_async(connection)
 
     async def close(self) -> None:
         if self._awaiting is not None:
@@ -125,6 +140,8 @@ def _taken(pool: ConnectionPool[Any], job: Job) -> Iterator[psycopg.Connection[A
     connection = None
     try:
         while connection is None:
+            if job.is_interrupted:
+                raise JobInterrupted
             with job.shield:
                 try:
                     connection = pool.getconn(timeout=_WAIT)

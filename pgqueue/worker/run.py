@@ -78,7 +78,7 @@ async def _run(
     presence = Presence(options.name, options.queues)
     with database.connect(dsn) as connection:
         presence.register(connection)
-    pools = Pools(dsn, options.concurrency, prepare=not is_pooled, patience=options.lease / 3)
+    pools = Pools(dsn, options.concurrency, prepare=not is_pooled, lease=options.lease)
     dispatcher = Dispatcher(dsn, options, tasks, pools.connections, pools.timeline)
     presence.on_eviction, presence.is_stopping = dispatcher.evict_soon, lambda: dispatcher.is_stopping
     keeper, maintenance = dispatcher.keeper, Maintenance()
