@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from contextlib import AsyncExitStack, ExitStack
+from datetime import timedelta
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
@@ -70,6 +71,22 @@ def test_a_restart_of_the_database_costs_a_handler_nothing(committed: Database, 
         await pools.close()
 
     asyncio.run(use_before_and_after())
+
+
+def test_the_server_looks_after_a_peer_that_may_have_vanished(dsn: str) -> None:
+    """Of a pooler's connections it would look after whoever gets them next."""
+
+    def found(prepare: bool) -> tuple[str, str]:
+        pools = Pools(dsn, 1, prepare=prepare, lease=timedelta(seconds=20))
+        with pools.connections.borrow(Job(A_CLAIM, pools.connections)) as connection:
+            shown = [
+                connection.execute(f"show {name}").fetchone() for name in ("tcp_keepalives_idle", "tcp_user_timeout")
+            ]
+        asyncio.run(pools.close())
+        return shown[0][0], shown[1][0]
+
+    assert found(prepare=True) == ("5", "20000")
+    assert found(prepare=False) != ("5", "20000")
 
 
 @pytest.mark.parametrize("colour", ["blocking", "awaiting"])

@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any, LiteralString
 
 import psycopg
 
@@ -70,22 +71,34 @@ def one_worker_apart(stage: Stage) -> Iterator[None]:
 
 
 def cut_off(stage: Stage) -> None:
-    """For longer than its leases, so that another runs its jobs."""
+    """For longer than its leases, so that another runs its jobs; mostly while a handler is in its transaction."""
     with psycopg.connect(stage.dsn, autocommit=True) as connection:
 
         def leases() -> int:
-            row = connection.execute("select count(*) from pgqueue.lease where worker = %s", [APART]).fetchone()
-            assert row is not None
-            return int(row[0])
+            return _count(connection, "select count(*) from pgqueue.lease where worker = %s", APART)
+
+        def transactions() -> int:
+            sql = "select count(*) from pg_stat_activity where client_addr = %s and state = 'idle in transaction'"
+            return _count(connection, sql, _THERE)
 
         stage.wait_for(lambda: leases() > 0)
+        for task in ("effect_lingers", "effect_lingers_on_thread"):
+            stage.enqueue(task)
+        with suppress(AssertionError):  # the other worker has both
+            stage.wait_for(lambda: transactions() > 0, 0.5)
         _ip("link", "set", _OURS, "down")
         try:
-            stage.wait_for(lambda: leases() == 0)
+            stage.wait_for(lambda: leases() == 0 and transactions() == 0)
             stage.wait(POLL)
         finally:
             _ip("link", "set", _OURS, "up")
         stage.wait_for(lambda: leases() > 0)
+
+
+def _count(connection: psycopg.Connection[Any], sql: LiteralString, who: str) -> int:
+    row = connection.execute(sql, [who]).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 FAULTS = (
