@@ -168,7 +168,7 @@ async def drive_async(run: Callable[[Call[Any]], Awaitable[Any]], flow: Flow[T])
 def connect(dsn: str, **options: Any) -> psycopg.Connection[Any]:
     """An autocommit connection. Raises DatabaseUnreachable."""
     with _connecting(dsn):
-        connection = psycopg.connect(dsn, autocommit=True, **_defaults(options))
+        connection = psycopg.connect(dsn, autocommit=True, **with_defaults(options))
         if is_pooled(connection):
             connection.prepare_threshold = None
         return connection
@@ -177,7 +177,7 @@ def connect(dsn: str, **options: Any) -> psycopg.Connection[Any]:
 async def connect_async(dsn: str, **options: Any) -> psycopg.AsyncConnection[Any]:
     """An autocommit connection. Raises DatabaseUnreachable."""
     with _connecting(dsn):
-        connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True, **_defaults(options))
+        connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True, **with_defaults(options))
         if (await (await connection.execute("select pg_backend_pid()")).fetchone()) != (connection.info.backend_pid,):
             connection.prepare_threshold = None
         return connection
@@ -197,7 +197,7 @@ def is_pooled(connection: psycopg.Connection[Any]) -> bool:
     return connection.execute("select pg_backend_pid()").fetchone() != (connection.info.backend_pid,)
 
 
-def _defaults(options: dict[str, Any]) -> dict[str, Any]:
+def with_defaults(options: dict[str, Any]) -> dict[str, Any]:
     """Keepalives find a peer that vanished without a word within about half a minute."""
     return {
         "connect_timeout": 10,

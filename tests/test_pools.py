@@ -73,6 +73,14 @@ def test_a_restart_of_the_database_costs_a_handler_nothing(committed: Database, 
     asyncio.run(use_before_and_after())
 
 
+def test_a_handler_learns_of_a_server_that_has_vanished(dsn: str) -> None:
+    """Its own timeout apart, nothing else would tell it: by the system's settings that takes hours."""
+    pools = Pools(dsn, 1, prepare=True)
+    with pools.connections.borrow(Job(A_CLAIM, pools.connections)) as connection:
+        assert connection.info.get_parameters()["keepalives_idle"] == "10"
+    asyncio.run(pools.close())
+
+
 def test_the_server_looks_after_a_peer_that_may_have_vanished(dsn: str) -> None:
     """Of a pooler's connections it would look after whoever gets them next."""
 

@@ -55,11 +55,7 @@ class Pools:
             "open": False,
             "reconnect_timeout": _RECONNECT_TIMEOUT,
         }
-        self._kwargs = {
-            "autocommit": True,
-            "prepare_threshold": 5 if prepare else None,
-            "application_name": "pgqueue",
-        }
+        self._kwargs = database.with_defaults({"autocommit": True, "prepare_threshold": 5 if prepare else None})
         self._blocking: ConnectionPool[Any] | None = None
         self._awaiting: AsyncConnectionPool[Any] | None = None
         self._lock = threading.Lock()
