@@ -31,7 +31,8 @@ class Call(Generic[T]):
 
 def last(call: Call[T], within: timedelta) -> Call[T]:
     """As the last of its transaction: the server ends the session, and with it the locks on the job, if no commit comes
-    within this time. A process may be frozen between the two for as long as it likes."""
+    within this time. A process may be frozen between the two for as long as it likes. For a call that selects no more
+    than one function."""
     return replace(
         call,
         sql=call.sql + ", set_config('idle_in_transaction_session_timeout', %(commit_within)s, true)",
