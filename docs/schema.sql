@@ -922,7 +922,7 @@ declare
 begin
     update pgqueue.worker w set state = 'retired', reason = 'evicted by ' || session_user where w.name = evict.worker;
     is_known := found;
-    leases := array(select l.id from pgqueue.lease l where l.worker = evict.worker order by l.id for update);
+    leases := array(select l.id from pgqueue.lease l where l.worker = evict.worker);
     if not is_known and leases = '{}' then
         perform pgqueue.reject(format('there is no worker "%s": pgqueue workers lists them', evict.worker));
     end if;
@@ -1339,13 +1339,16 @@ begin
     if max_jobs is null or max_jobs < 1 then
         perform pgqueue.reject(format('max_jobs is %s: give a whole number of at least 1', coalesce(max_jobs::text, 'null')));
     end if;
+    -- In the order of their keys, as enqueue_many does, so that the two cannot deadlock.
     for dead in
-        select d.* from pgqueue.dead_letter d
-         where d.queue = kick_many.queue
-           and not exists (select from pgqueue.job j where j.unique_key = d.unique_key)
-         order by d.buried_at, d.id
-         limit max_jobs
-           for update skip locked
+        select oldest.*
+          from (select d.* from pgqueue.dead_letter d
+                 where d.queue = kick_many.queue
+                   and not exists (select from pgqueue.job j where j.unique_key = d.unique_key)
+                 order by d.buried_at, d.id
+                 limit max_jobs
+                   for update skip locked) oldest
+         order by oldest.unique_key, oldest.buried_at, oldest.id
     loop
         kicked := kicked + (pgqueue.exhume(dead) is not null)::integer;
     end loop;

@@ -114,6 +114,21 @@ def test_the_same_keys_in_opposite_orders_do_not_deadlock(committed: Database, p
     assert ids[0] == ids[1][::-1]
 
 
+def test_kicks_and_producers_of_the_same_keys_do_not_deadlock(committed: Database, pair: tuple[Racer, Racer]) -> None:
+    for key in ("k2", "k1"):  # in the opposite order
+        a_job(committed, "buried", unique_key=key)
+    producer, operator = pair
+    first = producer.value("select pgqueue.enqueue('work', unique_key => 'k1')")
+    kicked = operator.start("select pgqueue.kick_many('default', 2)")
+    until(operator.waits)
+    producer.value("select pgqueue.enqueue('work', unique_key => 'k2')")
+    producer.commit()
+    assert kicked.result(TIMEOUT) == 0
+    operator.commit()
+    assert committed.value("select array_agg(unique_key order by id) from pgqueue.dead_letter") == ["k2", "k1"]
+    assert committed.value("select id from pgqueue.job where unique_key = 'k1'") == first
+
+
 def test_the_same_keys_in_opposite_orders_at_full_speed(dsn: str) -> None:
     def enqueue(connection: psycopg.Connection[Any], number: int) -> list[Any]:
         keys = [f"k{n}" for n in range(20)][:: 1 if number % 2 else -1]

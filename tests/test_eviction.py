@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from pgqueue import InvalidInput, JobId, NewJob, Queue, WrongState, calls
@@ -14,6 +15,7 @@ from pgqueue.worker import own_calls
 from .builders import a_job, claim_one
 from .conftest import Clock, Database
 from .processes import start_worker, workers
+from .races import TIMEOUT, racers, until
 from .waiting import eventually
 
 
@@ -43,6 +45,33 @@ def test_an_evicted_job_that_may_run_once_is_buried_and_a_cancelled_one_is_over(
 
     states = {row["id"]: row["state"] for row in db.all("select id, state from pgqueue.jobs")}
     assert states == {once: "buried", cancelled: "cancelled"}
+
+
+@pytest.mark.parametrize("settle", ["complete(%s, 1)", "fail(%s, 1, '{}')", "extend(%s, 1, '1 h')"])
+def test_an_eviction_passes_by_what_is_being_settled(committed: Database, dsn: str, settle: str) -> None:
+    """Whoever settles may be frozen before its commit, which is when somebody evicts it."""
+    settled, other = a_job(committed, "running").id, a_job(committed, "running").id
+    with racers(dsn) as (worker, operator):
+        worker.value(f"select pgqueue.{settle}", settled)
+        operator.value("set lock_timeout = '2s'")
+        assert operator.value("select pgqueue.evict('tester')") == 1
+        operator.commit()
+        worker.commit()
+    assert committed.value("select losses from pgqueue.jobs where id = %s", other) == 1
+    assert committed.value("select losses from pgqueue.jobs where id = %s", settled) == 0
+
+
+def test_an_eviction_and_a_worker_that_settles_several_jobs_do_not_deadlock(committed: Database, dsn: str) -> None:
+    first, second = a_job(committed, "running").id, a_job(committed, "running").id
+    with racers(dsn) as (worker, operator):
+        worker.value("select pgqueue.complete(%s, 1)", second)
+        evicted = operator.start("select pgqueue.evict('tester')")
+        until(lambda: evicted.done() or operator.waits())
+        done = worker.start("select pgqueue.complete(%s, 1)", first)
+        assert evicted.result(TIMEOUT) == 1
+        operator.commit()
+        with pytest.raises(psycopg.Error, match="attempt"):
+            done.result(TIMEOUT)
 
 
 def test_a_worker_that_nobody_knows_cannot_be_evicted(db: Database) -> None:

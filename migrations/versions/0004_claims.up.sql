@@ -267,7 +267,7 @@ end
 $$;
 comment on function pgqueue.keep_held is 'Extends the leases of these attempts; returns those that are lost, or to be cancelled.';
 
--- Takes back what these leases hold, as far as nobody is settling it: that job's lease then stays. The leases are locked.
+-- Takes back what these leases hold, as far as nobody is settling it: that job's lease then stays.
 create function pgqueue.take_back(leases bigint[], max_jobs integer, moment timestamptz) returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp

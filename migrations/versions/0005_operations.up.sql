@@ -78,13 +78,16 @@ begin
     if max_jobs is null or max_jobs < 1 then
         perform pgqueue.reject(format('max_jobs is %s: give a whole number of at least 1', coalesce(max_jobs::text, 'null')));
     end if;
+    -- In the order of their keys, as enqueue_many does, so that the two cannot deadlock.
     for dead in
-        select d.* from pgqueue.dead_letter d
-         where d.queue = kick_many.queue
-           and not exists (select from pgqueue.job j where j.unique_key = d.unique_key)
-         order by d.buried_at, d.id
-         limit max_jobs
-           for update skip locked
+        select oldest.*
+          from (select d.* from pgqueue.dead_letter d
+                 where d.queue = kick_many.queue
+                   and not exists (select from pgqueue.job j where j.unique_key = d.unique_key)
+                 order by d.buried_at, d.id
+                 limit max_jobs
+                   for update skip locked) oldest
+         order by oldest.unique_key, oldest.buried_at, oldest.id
     loop
         kicked := kicked + (pgqueue.exhume(dead) is not null)::integer;
     end loop;
@@ -231,7 +234,8 @@ $$;
 comment on function pgqueue.purge(text) is 'Removes waiting jobs, which go to history as cancelled; returns how many.';
 
 -- For a worker that is not to be trusted any more, whether it answers or not. What it holds is lost to it at once; where it
--- still runs it reads that it has retired, and stops. Who keeps its leases meanwhile is waited for, who settles is not.
+-- still runs it reads that it has retired, and stops. Its leases are not locked: who settles one of its jobs has them,
+-- perhaps frozen before its commit, and is passed by like that job.
 create function pgqueue.evict(worker text) returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -247,7 +251,7 @@ declare
 begin
     update pgqueue.worker w set state = 'retired', reason = 'evicted by ' || session_user where w.name = evict.worker;
     is_known := found;
-    leases := array(select l.id from pgqueue.lease l where l.worker = evict.worker order by l.id for update);
+    leases := array(select l.id from pgqueue.lease l where l.worker = evict.worker);
     if not is_known and leases = '{}' then
         perform pgqueue.reject(format('there is no worker "%s": pgqueue workers lists them', evict.worker));
     end if;

@@ -123,8 +123,9 @@ class View:
         return self._rows.values()
 
     @property
-    def has_locked_leases(self) -> bool:
-        return any(isinstance(what, tuple) for what in self._locked)
+    def keeps_leases(self) -> bool:
+        """It has locked a lease without the jobs in it."""
+        return any(("lease", row.lease) in self._locked and row.id not in self._locked for row in self.rows.values())
 
     # Producers.
 
@@ -312,18 +313,20 @@ class View:
         return len(gone)
 
     def reap(self, moment: float) -> int:
-        return self._take_back([n for n, lease in self.leases.items() if lease.expires_at <= moment], moment)
+        expired = {
+            n for n, lease in self.leases.items() if lease.expires_at <= moment and not self.is_locked(("lease", n))
+        }
+        self._locked |= {("lease", number) for number in expired}
+        return self._take_back(expired, moment)
 
     def evict(self, worker: str, moment: float) -> int:
-        leases = [number for number, lease in self.leases.items() if lease.worker == worker]
+        leases = {number for number, lease in self.leases.items() if lease.worker == worker}
         if not leases:
             raise Refused("PQ422")
         return self._take_back(leases, moment)
 
-    def _take_back(self, leases: Iterable[int], moment: float) -> int:
-        mine = {number for number in leases if not self.is_locked(("lease", number))}
-        self._locked |= {("lease", number) for number in mine}
-        held = [row for row in self.rows.values() if row.state == "running" and row.lease in mine]
+    def _take_back(self, leases: set[int], moment: float) -> int:
+        held = [row for row in self.rows.values() if row.state == "running" and row.lease in leases]
         lost = [row for row in held if not self.is_locked(row.id)]
         for row in lost:
             losses = row.losses + 1
@@ -334,7 +337,7 @@ class View:
             else:
                 self._end(row, "lost", state="ready", losses=losses, run_at=moment)
         standing = {row.lease for row in self.rows.values() if row.state == "running"}
-        for number in mine - standing:
+        for number in leases - standing:
             self._put_lease(number, None)
         return len(lost)
 

@@ -318,9 +318,9 @@ def reap(game: Game, number: int) -> None:
 
 @verb(1, worker=WORKER)
 def evict(game: Game, number: int, worker: str) -> None:
-    # It waits for the leases that somebody has locked, and has chosen them before.
+    # It may wait for who has locked a lease and not its jobs.
     moment = game.now
-    if not any(other.has_locked_leases for other in game.others(number)):
+    if not any(other.keeps_leases for other in game.others(number)):
         game.take(
             number,
             "evict(%s)",
