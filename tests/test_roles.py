@@ -186,10 +186,11 @@ MARKS = [own_calls.Mark("other", 0, calls.datetime.min, 0)]
         own_calls.sweep(["mail", "other"], 1, LEASE, "w"),
         own_calls.claim_from(MARKS, 1, LEASE, "w"),
         own_calls.claim_from_both(MARKS, ["mail"], 1, LEASE, "w"),
+        own_calls.fall_asleep("w", ["mail", "other"]),
     ],
-    ids=["claim", "sweep", "claim_from", "claim_from_both"],
+    ids=["claim", "sweep", "claim_from", "claim_from_both", "fall_asleep"],
 )
-def test_a_worker_of_a_queue_claims_nowhere_else(roles: Database, call: calls.Call[object]) -> None:
+def test_a_worker_of_a_queue_claims_and_waits_nowhere_else(roles: Database, call: calls.Call[object]) -> None:
     a_job(roles, queue="other")
     with (
         pytest.raises(NotAllowed, match="pgqueue grant worker worker_of_mail --queue other"),

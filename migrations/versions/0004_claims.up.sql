@@ -399,6 +399,9 @@ declare
     moment timestamptz := pgqueue.clock();
     coming timestamptz;
 begin
+    if pgqueue.limited_caller() is not null then
+        perform pgqueue.check_allowed('worker', queues);
+    end if;
     with due as (
         select u.queue, coalesce(q.paused_until, pgqueue.next_due(u.queue, moment)) as run_at,
                case when q.paused_until is not null then timestamptz '-infinity' end as knows_of
