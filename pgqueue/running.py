@@ -94,8 +94,10 @@ class Job:
         self._borrowed: tuple[AnyConnection, ...] = ()
         self.shield = threading.Lock()
         """Whoever holds it is not interrupted meanwhile."""
+        self.is_to_be_interrupted = False
+        """It was shielded when its time came."""
         self.is_interrupted = False
-        """It was to be, while it was shielded: at the next chance it raises JobInterrupted by itself."""
+        """Not twice: what it does then, it does in peace."""
         self.is_settled = False
 
     @property
@@ -143,6 +145,12 @@ class Job:
     def stop(self) -> None:
         """Called by the worker."""
         self._should_stop = True
+
+    def interrupt_itself(self) -> None:
+        """Called under the shield. Raises JobInterrupted if its time has come."""
+        if self.is_to_be_interrupted and not self.is_interrupted:
+            self.is_interrupted = True
+            raise JobInterrupted
 
     @contextmanager
     def borrowing(self, connection: AnyConnection) -> Iterator[None]:

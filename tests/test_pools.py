@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from contextlib import AsyncExitStack, ExitStack
 from datetime import timedelta
 
@@ -129,14 +130,19 @@ def test_a_handler_gets_its_connection_soon_after_a_long_outage(
 def test_a_handler_that_waits_for_a_connection_can_be_interrupted(
     server: Cluster, dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """There is none before the interruption."""
-    pools, tasks = Pools(dsn, 1, prepare=True), Tasks()
+    """There is none before the interruption. Once: what it does then, it does in peace."""
+    pools, tasks, cleaned_up = Pools(dsn, 1, prepare=True), Tasks(), threading.Event()
     name = conninfo_to_dict(dsn)["dbname"]
     server.execute(f"alter database {name} with allow_connections false")
 
     def use(job: Job) -> None:
-        with pools.connections.borrow(job):
-            pass
+        try:
+            with pools.connections.borrow(job):
+                pass
+        finally:
+            for _ in range(50):
+                time.sleep(0.001)
+            cleaned_up.set()
 
     tasks.register(use, name="use")
     task = tasks.get("use")
@@ -158,6 +164,7 @@ def test_a_handler_that_waits_for_a_connection_can_be_interrupted(
         outcome = await asyncio.wait_for(ended, 20)
         assert isinstance(outcome, Failed)
         assert outcome.error.timed_out
+        assert cleaned_up.is_set()
         await pools.close()
 
     asyncio.run(interrupt())

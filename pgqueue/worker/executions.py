@@ -360,10 +360,12 @@ class OnThread(Execution):
                 return
             if self._thread is not None:
                 if not self._job.shield.acquire(blocking=False):
-                    self._job.is_interrupted = True
+                    self._job.is_to_be_interrupted = True
                     self._loop.call_later(_SHIELDED_FOR, self._interrupt)
                     return
-                interrupt(self._thread, JobInterrupted)
+                if not self._job.is_interrupted:
+                    self._job.is_interrupted = True
+                    interrupt(self._thread, JobInterrupted)
                 self._job.shield.release()
         self._loop.call_later(LEAVE_BEHIND_AFTER.total_seconds(), self._leave_behind)
 

@@ -12,7 +12,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from .. import database
-from ..running import Connections, Job, JobInterrupted
+from ..running import Connections, Job
 from . import own_calls
 from .patience import Patience
 from .timeline import Timeline
@@ -136,9 +136,8 @@ def _taken(pool: ConnectionPool[Any], job: Job) -> Iterator[psycopg.Connection[A
     connection = None
     try:
         while connection is None:
-            if job.is_interrupted:
-                raise JobInterrupted
             with job.shield:
+                job.interrupt_itself()
                 try:
                     connection = pool.getconn(timeout=_WAIT)
                 except PoolTimeout:
